@@ -1,0 +1,26 @@
+"""The plumbing of the labs: arguments, data sets, runs, tracking, figures; never the lesson.
+
+A lab's script reads `config = labkit.parse(Config)`, `data = labkit.load_mnist(config.data)` and
+`with labkit.start_run(__file__, config, ...) as run:`; the model, the loss, `fit()` and the
+conclusion stay in the script. Importing this package loads neither TensorFlow nor MLflow.
+"""
+
+from labkit.arguments import DataChoice, lazy, parse
+from labkit.datasets import DataError, Images, load_mnist
+from labkit.machine import fast_precision, home, prepare
+from labkit.run import Run, find_run, start_run
+
+__all__ = [
+    "DataChoice",
+    "DataError",
+    "Images",
+    "Run",
+    "fast_precision",
+    "find_run",
+    "home",
+    "lazy",
+    "load_mnist",
+    "parse",
+    "prepare",
+    "start_run",
+]

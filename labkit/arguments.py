@@ -1,0 +1,70 @@
+"""Command lines from dataclasses, with answers fast enough for `--help`."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from types import ModuleType
+from typing import Literal, TypeVar
+
+import tyro
+
+DataChoice = Literal["auto", "real", "sample"]
+
+ConfigType = TypeVar("ConfigType")
+
+
+def parse(config_class: type[ConfigType], argv: Sequence[str] | None = None) -> ConfigType:
+    """Read the command line into `config_class` and print what differs from its defaults.
+
+    Usage: `config = labkit.parse(Config, argv)`, where `argv=None` reads `sys.argv`.
+
+    Every field becomes a flag and the string below it becomes its help line. An unknown flag, a
+    value of the wrong type, or a `ValueError` raised by the dataclass's `__post_init__` is one
+    message on standard error and exit code 2.
+    """
+    script = sys.modules.get(config_class.__module__)
+    try:
+        config = tyro.cli(
+            config_class,
+            args=argv,
+            description=script.__doc__ if script else None,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except ValueError as error:
+        fail(str(error))
+    changed = {
+        field.name: getattr(config, field.name)
+        for field in fields(config_class)
+        if getattr(config, field.name) != field.default
+    }
+    if changed:
+        print("Settings:", ", ".join(f"{name}={value}" for name, value in changed.items()))
+    return config
+
+
+def fail(message: str) -> None:
+    """Leave with exit code 2, the code of a user's mistake. Usage: `fail("--epochs 0 is below 1")`.
+
+    Raises `SystemExit`, always.
+    """
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def lazy(name: str) -> ModuleType:
+    """Import module `name` at its first use. Usage: `keras = labkit.lazy("keras")`.
+
+    TensorFlow takes about three seconds to import; a script that asks for it this way still
+    answers `--help` at once.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"No module named {name!r}: run `make setup`", name=name)
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,137 @@
+"""Run a lab's scripts over several seeds and write the reference figures, `results/*.json`.
+
+    python tools/reproduce.py --lab tp1                      # everything that tp1's README quotes
+    python tools/reproduce.py --lab tp1 --only dense cnn     # some of it
+    python tools/reproduce.py --lab tp1 --list               # what there is
+
+Each run goes through the script's own `main` on real data. Runs that are finished or were
+interrupted are resumed, not repeated, so this command can be stopped and started again. Figures of
+a checkout with uncommitted changes are refused: nobody could reproduce them.
+"""
+
+import importlib
+import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+import labkit
+from labkit import machine
+from labkit.arguments import fail
+
+RESULTS = machine.ROOT / "results"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One row of a README's table: a script with fixed arguments, over some seeds."""
+
+    script: str
+    variant: str
+    arguments: tuple[str, ...]
+    seeds: tuple[int, ...]
+    then: str | None = None
+    """Script that examines each finished run; its metrics join those of the training."""
+
+    @property
+    def file(self) -> Path:
+        """Where the figures are kept."""
+        return RESULTS / f"{self.script}.{self.variant}.json"
+
+
+TRAIN, EVALUATE = "tp1_mnist_api.train_model", "tp1_mnist_api.evaluate"
+EXPERIMENTS = {
+    "tp1": [
+        Experiment(TRAIN, "dense", ("--model", "dense"), (0, 1, 2, 3, 4), EVALUATE),
+        Experiment(
+            TRAIN,
+            "dense_stratified",
+            ("--model", "dense", "--split", "stratified"),
+            (0, 1, 2, 3, 4),
+        ),
+        Experiment(TRAIN, "dense_strong", ("--model", "dense-strong"), (0, 1, 2), EVALUATE),
+        Experiment(TRAIN, "cnn", ("--model", "cnn"), (0, 1, 2), EVALUATE),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to reproduce."""
+
+    lab: str
+    """The lab's short name, such as tp1."""
+    only: tuple[str, ...] = ()
+    """Variants to run; all of the lab's if not given."""
+    list: bool = False
+    """Print the variants and stop."""
+
+
+def summary(values: list[float]) -> dict[str, float | int | list[float] | None]:
+    """Mean, standard deviation (n - 1; None for n = 1), n and the values. `summary([1.0, 2.0])`."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": deviation, "n": len(values), "values": values}
+
+
+def collect(experiment: Experiment, runs: list[dict[str, float]], state: dict) -> dict:
+    """The content of a results file from the final metrics of all seeds and one run's state."""
+    series = {name: [run[name] for run in runs] for name in runs[0]}
+    floors = {name: values[0] for name, values in series.items() if name.startswith("floor_")}
+    return {
+        "script": experiment.script,
+        "argv": list(experiment.arguments),
+        "data_source": state["data_source"],
+        "seeds": list(experiment.seeds),
+        "metrics": {
+            name: summary(values)
+            for name, values in series.items()
+            if name not in floors and not name.endswith("_seconds")
+        },
+        "floors": {name.removeprefix("floor_"): value for name, value in floors.items()},
+        "train_seconds": summary(series["train_seconds"]),
+        "machine": {**state["machine"], "precision": state["config"]["precision"]},
+        "versions": state["versions"],
+        "commit": state["commit"],
+    }
+
+
+def reproduce(experiment: Experiment, progress: Iterable[int]) -> None:
+    """Run all seeds of `experiment` and write its file."""
+    runs = []
+    for seed in progress:
+        arguments = [*experiment.arguments, "--seed", str(seed), "--data", "real"]
+        metrics = importlib.import_module(experiment.script).main([*arguments, "--resume"])
+        state = labkit.find_run(experiment.script).state
+        if experiment.then:
+            examine = importlib.import_module(experiment.then).main
+            metrics = metrics | examine(["--run", state["run_id"], "--data", "real"])
+        runs.append(metrics)
+    content = json.dumps(collect(experiment, runs, state), indent=1)
+    experiment.file.write_text(content + "\n")
+    print(f"Wrote {experiment.file}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run what the arguments name."""
+    config = labkit.parse(Config, argv)
+    if config.lab not in EXPERIMENTS:
+        fail(f"--lab must be one of {', '.join(EXPERIMENTS)}, got {config.lab}")
+    experiments = {experiment.variant: experiment for experiment in EXPERIMENTS[config.lab]}
+    if unknown := set(config.only) - set(experiments):
+        fail(f"--only must be among {', '.join(experiments)}, got {', '.join(sorted(unknown))}")
+    chosen = [experiments[variant] for variant in config.only or experiments]
+    if config.list:
+        for experiment in chosen:
+            print(experiment.variant, *experiment.arguments, "seeds", *experiment.seeds)
+        return
+    if machine.commit().endswith("-dirty"):
+        fail("the checkout has uncommitted changes: commit them, then reproduce")
+    for experiment in chosen:
+        reproduce(experiment, tqdm(experiment.seeds, desc=experiment.variant, unit="seed"))
+
+
+if __name__ == "__main__":
+    main()

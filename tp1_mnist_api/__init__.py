@@ -1,0 +1,1 @@
+"""TP1: from design to deployment of a deep model."""

@@ -1,0 +1,206 @@
+"""Examine a trained digit classifier: how good is it, where wrong, how sure, how robust?
+
+    python tp1_mnist_api/evaluate.py              # the last trained model
+    python tp1_mnist_api/evaluate.py --run ID     # another one: MLflow run id or folder name
+
+Nothing is trained or chosen here. The report and its five pictures land in the run's folder and
+beside the training in MLflow.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+import labkit
+from labkit import figures
+from tp1_mnist_api.train_model import to_input
+
+keras = labkit.lazy("keras")
+
+CONFIDENCE_BINS = 15
+DISTORTIONS = {
+    "shift (pixels)": (0, 1, 2, 3, 4, 5, 6),
+    "rotation (degrees)": (0, 10, 20, 30, 40, 50, 60),
+    "noise (standard deviation)": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one evaluation."""
+
+    run: str = "latest"
+    """The training to examine: latest, the beginning of an MLflow run id, or a folder name."""
+    data: labkit.DataChoice = "auto"
+    """auto: real MNIST or, without it, a sample; real: real or an error; sample: 1,797 digits."""
+    robustness_images: int = 2000
+    """Test images, evenly spaced, that are distorted; 1 to all. Fewer are faster."""
+    seed: int = 0
+    """Seed of the noise."""
+    smoke: bool = False
+    """The first 256 test images only, as in training with --smoke."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values, naming field, limit and value."""
+        if self.robustness_images < 1:
+            raise ValueError(f"--robustness-images must be 1 or more, got {self.robustness_images}")
+
+
+def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy (Wilson, JASA 1927), from counts to 0..1."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, total).proportion_ci(confidence_level=0.95, method="wilson")
+    return interval.low, interval.high
+
+
+def reliability(
+    probabilities: np.ndarray, labels: np.ndarray, bins: int = CONFIDENCE_BINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean confidence, accuracy and count of each bin of confidence, each (bins,).
+
+    `probabilities` is (n, classes), `labels` (n,). Bins have equal width in (0, 1], as in Guo et
+    al., "On Calibration of Modern Neural Networks" (ICML 2017), section 2; empty ones hold zeros.
+    """
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(index, minlength=bins)
+    safe = np.maximum(count, 1)
+    mean_confidence = np.bincount(index, confidence, bins) / safe
+    accuracy = np.bincount(index, correct, bins) / safe
+    return mean_confidence, accuracy, count
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean gap between confidence and accuracy, weighted by bin, 0..1 (Guo et al., equation 3)."""
+    confidence, accuracy, count = reliability(probabilities, labels)
+    return float(np.sum(count * np.abs(confidence - accuracy)) / count.sum())
+
+
+def distort(images: np.ndarray, kind: str, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """`images` (n, 28, 28) in 0..255, shifted right, rotated or noisy by `strength`: float32."""
+    from scipy import ndimage
+
+    images = images.astype(np.float32)
+    if kind.startswith("shift"):
+        return ndimage.shift(images, (0, 0, strength), order=1)
+    if kind.startswith("rotation"):
+        return ndimage.rotate(images, strength, axes=(1, 2), reshape=False, order=1)
+    noisy = images + rng.normal(0, 255 * strength, images.shape).astype(np.float32)
+    return np.clip(noisy, 0, 255)
+
+
+def nearest_neighbours(data: labkit.Images) -> float:
+    """Test accuracy of 3 nearest neighbours on pixels: the floor that costs no training."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    model = KNeighborsClassifier(3, algorithm="brute").fit(to_input(data.x_train), data.y_train)
+    return float(model.score(to_input(data.x_test), data.y_test))
+
+
+def reliability_figure(probabilities: np.ndarray, labels: np.ndarray) -> "figures.Figure":
+    """Accuracy against confidence, above the number of images in each bin."""
+    confidence, accuracy, count = reliability(probabilities, labels)
+    filled = count > 0
+    figure, (top, bottom) = figures.subplots(2, 1, size=(5.5, 6))
+    top.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="perfectly calibrated")
+    top.plot(confidence[filled], accuracy[filled], marker="o", label="model")
+    top.set(xlabel="confidence", ylabel="accuracy", title="Reliability", xlim=(0, 1.02))
+    top.legend()
+    edges = np.linspace(0, 1, len(count) + 1)
+    bottom.bar(edges[:-1], count, width=np.diff(edges), align="edge", edgecolor="white")
+    bottom.set(xlabel="confidence", ylabel="images", yscale="log", xlim=(0, 1.02))
+    return figure
+
+
+def robustness_figure(curves: dict[str, list[float]], images: int) -> "figures.Figure":
+    """Accuracy against the strength of each distortion."""
+    figure, axes = figures.subplots(1, len(curves), size=(12, 3.6))
+    for axis, (kind, accuracies) in zip(axes, curves.items(), strict=True):
+        axis.plot(DISTORTIONS[kind], accuracies, marker="o")
+        axis.set(xlabel=kind, ylim=(0, 1.03), title=kind.split()[0].capitalize())
+    axes[0].set_ylabel(f"accuracy on {images} test images")
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Evaluate, print and log; return the metrics."""
+    from sklearn.metrics import classification_report
+    from sklearn.metrics import confusion_matrix as count_pairs
+
+    config = labkit.parse(Config, argv)
+    trained = labkit.find_run("tp1_mnist_api.train_model", config.run)
+    data = labkit.load_mnist(config.data)
+    if config.smoke or trained.config["smoke"]:
+        data = data.head(512, 256)
+    if data.source != trained.state["data_source"]:
+        print(f"note: trained on {trained.state['data_source']}, examined on {data.source}")
+    labkit.prepare(config.seed)
+    model = keras.saving.load_model(trained.folder / "model.keras")
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        return model.predict(to_input(images), batch_size=500, verbose=0)
+
+    name, parent = trained.state["name"], trained.state["run_id"] or ""
+    with labkit.start_run(__file__, config, data.source, name, parent) as run:
+        probabilities = predict(data.x_test)
+        predicted, labels = probabilities.argmax(axis=1), data.y_test
+        right = predicted == labels
+        low, high = accuracy_interval(int(right.sum()), len(labels))
+        metrics = {
+            "test_accuracy": float(right.mean()),
+            "test_accuracy_low": low,
+            "test_accuracy_high": high,
+            "expected_calibration_error": expected_calibration_error(probabilities, labels),
+            "floor_nearest_neighbours": nearest_neighbours(data),
+        }
+        classes = classification_report(labels, predicted, digits=4, zero_division=0)
+
+        counts = count_pairs(labels, predicted, labels=range(10))
+        run.save_figure("confusion_matrix", figures.confusion_matrix(counts, "0123456789"))
+        wrong = np.flatnonzero(~right)
+        worst = wrong[np.argsort(-probabilities[wrong].max(axis=1))][:25]
+        titles = [
+            f"{labels[i]} taken for {predicted[i]}\n{probabilities[i].max():.0%} sure, #{i}"
+            for i in worst
+        ]
+        if len(worst):
+            run.save_figure("most_confident_errors", figures.image_grid(data.x_test[worst], titles))
+        run.save_figure("reliability", reliability_figure(probabilities, labels))
+
+        step = max(1, len(labels) // config.robustness_images)
+        curves, rng = {}, np.random.default_rng(config.seed)
+        for kind, strengths in DISTORTIONS.items():
+            accuracies = [
+                float(
+                    np.mean(
+                        predict(distort(data.x_test[::step], kind, strength, rng)).argmax(1)
+                        == labels[::step]
+                    )
+                )
+                for strength in strengths
+            ]
+            curves[kind] = accuracies
+            metrics[f"accuracy_{kind.split()[0]}_{strengths[-1]}"] = accuracies[-1]
+        run.save_figure("robustness", robustness_figure(curves, len(labels[::step])))
+        run.log_metrics(metrics)
+
+        summary = (
+            f"Test accuracy: {right.mean():.4f}, 95 % interval {low:.4f} to {high:.4f}, n ="
+            f" {len(labels)} ({data.source})\n"
+            f"  floor, 3 nearest neighbours: {metrics['floor_nearest_neighbours']:.4f}\n"
+            f"Calibration error (ECE, {CONFIDENCE_BINS} bins): "
+            f"{metrics['expected_calibration_error']:.4f}\n"
+        )
+        for kind, accuracies in curves.items():
+            pairs = zip(DISTORTIONS[kind], accuracies, strict=True)
+            summary += f"{kind}: " + ", ".join(f"{s:g}: {a:.3f}" for s, a in pairs) + "\n"
+        print(f"\n{classes}\n{summary}")
+        run.save_text("report.md", f"# {name}, examined\n\n```\n{classes}\n{summary}```\n")
+    return metrics
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,385 @@
+"""Train a digit classifier on MNIST, track it, and export it for the API.
+
+Which accuracy does the hand-out's dense network really reach, and how far do augmentation and
+convolutions take the same input, 784 grey values?
+
+    python tp1_mnist_api/train_model.py --model dense          # the hand-out's network
+    python tp1_mnist_api/train_model.py --model dense-strong   # no convolutions, every honest trick
+    python tp1_mnist_api/train_model.py                        # the small convolutional network
+    python tp1_mnist_api/train_model.py --smoke                # everything once, in seconds
+
+Add --resume to go on after a crash. README.md has the figures, times and questions.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from filelock import FileLock
+
+import labkit
+from labkit import figures
+from tp1_mnist_api.augmentation import random_warp
+
+keras = labkit.lazy("keras")  # TensorFlow loads at the first use, so that --help is immediate
+mlflow = labkit.lazy("mlflow")
+
+NUM_CLASSES = 10
+REGISTERED_NAME = "mnist"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one training."""
+
+    model: Literal["dense", "dense-strong", "cnn"] = "cnn"
+    """The hand-out's network, a strong dense one, or a convolutional one."""
+    epochs: int | None = None
+    """Passes over the training images, 1 or more; the model's own number if not given."""
+    split: Literal["auto", "last", "stratified"] = "auto"
+    """Validation images: the last 10 % as in the hand-out (auto for dense) or a random stratified
+    10 % (auto for the others), which is the harder and fairer one."""
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
+    """Training arithmetic; auto: float32 for dense, the machine's faster one for the others."""
+    seed: int = 0
+    """Seed of the weights, the dropout, the order and the augmentation; never of the split."""
+    data: labkit.DataChoice = "auto"
+    """auto: real MNIST or, without it, a sample; real: real or an error; sample: 1,797 digits."""
+    smoke: bool = False
+    """One epoch on 512 images, to see that everything runs."""
+    resume: bool = False
+    """Go on with the last interrupted training of the same settings, code and data."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values, naming field, limit and value."""
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"--epochs must be 1 or more, got {self.epochs}")
+        if self.seed < 0:
+            raise ValueError(f"--seed must be 0 or more, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained; each figure was chosen on validation images."""
+
+    epochs: int
+    batch_size: int
+    dropout_rate: float
+    peak_learning_rate: float | None = None
+    """Top of a one-cycle schedule with AdamW; None: Adam at its defaults, as in the hand-out."""
+    label_smoothing: float = 0.0
+    elastic: float | None = None
+    """Strength of the elastic waves, in pixels; None: no augmentation at all."""
+
+
+RECIPES = {
+    "dense": Recipe(epochs=5, batch_size=128, dropout_rate=0.2),
+    "dense-strong": Recipe(30, 256, 0.1, 2e-3, elastic=1.0),
+    "cnn": Recipe(25, 128, 0.3, 2e-3, elastic=0.0),
+}
+
+
+# --- Models: each maps 784 values in 0..1 to 10 probabilities -----------------------------------
+
+
+def build_dense(dropout_rate: float = 0.2) -> "keras.Model":
+    """The hand-out's network: 407,050 parameters."""
+    inputs = keras.Input((784,))
+    x = keras.layers.Dense(512, activation="relu")(inputs)  # (B, 512)
+    x = keras.layers.Dropout(dropout_rate)(x)
+    outputs = keras.layers.Dense(NUM_CLASSES, activation="softmax")(x)  # (B, 10)
+    return keras.Model(inputs, outputs, name="dense")
+
+
+def build_dense_strong(dropout_rate: float) -> "keras.Model":
+    """Three wide dense layers with batch normalisation."""
+    inputs = x = keras.Input((784,))
+    for _ in range(3):
+        x = keras.layers.Dense(1024, use_bias=False, kernel_initializer="he_normal")(x)  # (B, 1024)
+        x = keras.layers.BatchNormalization(momentum=0.95)(x)
+        x = keras.layers.Activation("relu")(x)
+        x = keras.layers.Dropout(dropout_rate)(x)
+    outputs = keras.layers.Dense(NUM_CLASSES, activation="softmax", dtype="float32")(x)  # (B, 10)
+    return keras.Model(inputs, outputs, name="dense_strong")
+
+
+def build_cnn(dropout_rate: float) -> "keras.Model":
+    """Four convolutions and a dense layer."""
+
+    def convolution(filters: int, kernel: int, strides: int = 1, padding: str = "valid"):
+        return keras.layers.Conv2D(
+            filters, kernel, strides, padding, activation="relu", kernel_initializer="he_normal"
+        )
+
+    inputs = keras.Input((784,))
+    x = keras.layers.Reshape((28, 28, 1))(inputs)  # (B, 28, 28, 1)
+    x = keras.layers.Cropping2D(2)(x)  # (B, 24, 24, 1), the margin is empty
+    x = convolution(32, 5, strides=2, padding="same")(x)  # (B, 12, 12, 32)
+    x = convolution(64, 3)(x)  # (B, 10, 10, 64)
+    x = convolution(64, 3, strides=2, padding="same")(x)  # (B, 5, 5, 64)
+    x = convolution(64, 3)(x)  # (B, 3, 3, 64)
+    x = keras.layers.Flatten()(x)  # (B, 576)
+    x = keras.layers.Dropout(dropout_rate)(x)
+    x = keras.layers.Dense(256, activation="relu", kernel_initializer="he_normal")(x)  # (B, 256)
+    outputs = keras.layers.Dense(NUM_CLASSES, activation="softmax", dtype="float32")(x)  # (B, 10)
+    return keras.Model(inputs, outputs, name="cnn")
+
+
+BUILDERS: dict[str, Callable[[float], "keras.Model"]] = {
+    "dense": build_dense,
+    "dense-strong": build_dense_strong,
+    "cnn": build_cnn,
+}
+
+
+# --- Data ----------------------------------------------------------------------------------------
+
+
+def to_input(images: np.ndarray) -> np.ndarray:
+    """Grey values 0..255, (n, 28, 28), to the models' input: (n, 784) float32 in 0..1."""
+    return images.reshape(len(images), 784).astype(np.float32) / 255  # whole arrays, no loop
+
+
+def validation_indices(labels: np.ndarray, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the training and of the validation images: the same for every seed.
+
+    `last` is Keras' `validation_split=0.1`, which takes the end of the arrays; in MNIST these
+    images are easier than the rest. `stratified` draws 10 % of each class at random.
+    """
+    if split == "last":
+        border = int(len(labels) * 0.9)
+        return np.arange(border), np.arange(border, len(labels))
+    from sklearn.model_selection import train_test_split
+
+    return tuple(
+        train_test_split(np.arange(len(labels)), test_size=0.1, stratify=labels, random_state=0)
+    )
+
+
+def floors(data: labkit.Images, train: np.ndarray) -> dict[str, float]:
+    """Test accuracies that a network must beat: the most frequent class, a linear model."""
+    from sklearn.linear_model import LogisticRegression
+
+    majority = np.bincount(data.y_train[train]).argmax()
+    linear = LogisticRegression(max_iter=200, tol=1e-3)
+    linear.fit(to_input(data.x_train[train]), data.y_train[train])
+    return {
+        "floor_majority": float(np.mean(data.y_test == majority)),
+        "floor_logistic_regression": linear.score(to_input(data.x_test), data.y_test),
+    }
+
+
+# --- Training ------------------------------------------------------------------------------------
+
+
+def train(
+    config: Config, recipe: Recipe, data: labkit.Images, train: np.ndarray, validation: np.ndarray,
+    run: labkit.Run,
+) -> "keras.Model":  # fmt: skip
+    """Fit the configured model and return it in float32, ready for evaluation and export."""
+    labkit.prepare(config.seed, config.precision)
+    model = BUILDERS[config.model](recipe.dropout_rate)
+    if recipe.peak_learning_rate is None:
+        optimizer = keras.optimizers.Adam()
+    else:
+        steps = config.epochs * -(-len(train) // recipe.batch_size)
+        optimizer = keras.optimizers.AdamW(
+            # One cycle: up for the first fifth, then down a half cosine to almost nothing.
+            keras.optimizers.schedules.CosineDecay(
+                initial_learning_rate=recipe.peak_learning_rate / 20,
+                warmup_target=recipe.peak_learning_rate,
+                warmup_steps=steps // 5,
+                decay_steps=steps - steps // 5,
+                alpha=0.002,
+            ),
+            weight_decay=0.0,
+            beta_2=0.99,
+        )
+    model.compile(
+        optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+        metrics=["accuracy"],
+        steps_per_execution=10,  # less Python between the steps
+        jit_compile=False,  # XLA is slower than oneDNN on a CPU
+    )
+
+    from labkit.batches import Batches
+
+    def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if recipe.elastic is None:
+            return to_input(images)
+        return to_input(random_warp(images, rng, elastic=recipe.elastic))
+
+    model.fit(
+        Batches(
+            data.x_train[train], data.y_train[train],
+            recipe.batch_size, config.seed, run.first_epoch, augment,
+        ),
+        validation_data=(to_input(data.x_train[validation]), data.y_train[validation]),
+        epochs=config.epochs,
+        initial_epoch=run.first_epoch,
+        callbacks=[run.checkpoints(model)],
+        verbose=2 if config.smoke else "auto",
+    )  # fmt: skip
+    # Trained weights in a float32 twin: evaluation and export don't depend on the precision.
+    labkit.prepare(config.seed)
+    twin = BUILDERS[config.model](recipe.dropout_rate)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+# --- Export, tracking, main ----------------------------------------------------------------------
+
+
+def export_for_serving(model: "keras.Model", path: Path, images: np.ndarray) -> float:
+    """Write `model` for LiteRT, check it against Keras, and return the largest difference.
+
+    `images` is (n, 784) in 0..1. Raises `RuntimeError` above 1e-5: such a file must not be served.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    expected = keras.ops.convert_to_numpy(model(images))  # Keras wants one call before an export
+    model.export(path, format="litert", verbose=False)
+    interpreter = Interpreter(str(path))
+    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
+    interpreter.invoke()
+    served = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    difference = float(np.abs(served - expected).max())
+    if not difference <= 1e-5:
+        raise RuntimeError(f"{path}: the export differs from Keras by {difference:.1e}, above 1e-5")
+    return difference
+
+
+def beats(challenger: dict[str, str], champion: dict[str, str]) -> bool:
+    """Whether a model with tags `challenger` replaces the one with tags `champion`.
+
+    It does when its validation accuracy is higher on the same validation images, or when it is
+    the first that saw real data. The test set takes no part in the choice.
+    """
+    if challenger["validation_set"] == champion["validation_set"]:
+        return float(challenger["validation_accuracy"]) > float(champion["validation_accuracy"])
+    was_sample = champion["validation_set"].startswith("sample")
+    return was_sample and not challenger["validation_set"].startswith("sample")
+
+
+def log_to_mlflow(model: "keras.Model", example: np.ndarray, tags: dict[str, str]) -> bool:
+    """The hand-out's MLflow part: log the model with its signature, register it, name a champion.
+
+    `example` is (n, 784) in 0..1; `tags` are those of `beats`. Returns whether the alias
+    `champion` moved to the new version.
+    """
+    logged = mlflow.tensorflow.log_model(
+        model,
+        name="mnist-model",
+        signature=mlflow.models.infer_signature(example, model.predict(example, verbose=0)),
+        input_example=example,
+        pip_requirements=["tensorflow", "keras", "numpy"],  # inferring them takes 5 s
+        registered_model_name=REGISTERED_NAME,
+    )
+    client, version = mlflow.MlflowClient(), logged.registered_model_version
+    for key, value in tags.items():
+        client.set_model_version_tag(REGISTERED_NAME, version, key, value)
+    aliases = client.get_registered_model(REGISTERED_NAME).aliases
+    if "champion" in aliases:
+        champion = client.get_model_version(REGISTERED_NAME, aliases["champion"])
+        if not beats(tags, champion.tags):
+            print(f"Registered as version {version}; version {champion.version} stays champion.")
+            return False
+    client.set_registered_model_alias(REGISTERED_NAME, "champion", version)
+    print(f"Registered as version {version}, the new champion.")
+    return True
+
+
+def report(config: Config, recipe: Recipe, metrics: dict[str, float], source: str) -> str:
+    """The run's `report.md`: result beside its floors, and why the model was trained this way."""
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
+    return (
+        f"# {config.model} on MNIST\n\nData: {source}. Validation images: {config.split}. "
+        f"Seed {config.seed}.\n\n| metric | value |\n| --- | --- |\n{rows}\n\n"
+        f"Recipe: {asdict(recipe)}. The last epoch's weights are tested: the number of epochs was "
+        "fixed beforehand, on validation images, and the learning rate ends at its lowest.\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Train, evaluate once on the test images, track, export; return the final metrics."""
+    config = labkit.parse(Config, argv)
+    recipe = RECIPES[config.model]
+    is_dense = config.model == "dense"
+    precision = "float32" if is_dense else labkit.fast_precision()
+    config = replace(
+        config,
+        epochs=1 if config.smoke else config.epochs or recipe.epochs,
+        split=("last" if is_dense else "stratified") if config.split == "auto" else config.split,
+        precision=precision if config.precision == "auto" else config.precision,
+    )
+    data = labkit.load_mnist(config.data)
+    if config.smoke:
+        data = data.head(512, 256)
+    training, validation = validation_indices(data.y_train, config.split)
+    optimizer = "adamw" if recipe.peak_learning_rate else "adam"
+    name = f"{config.model.replace('-', '_')}-{optimizer}-crossentropy-s{config.seed}"
+
+    with labkit.start_run(__file__, config, data.source, name) as run:
+        if run.is_finished:
+            return run.metrics
+        run.track(mlflow.log_params, {k: v for k, v in asdict(recipe).items() if k != "epochs"})
+        model = train(config, recipe, data, training, validation, run)
+        metrics = {"train_seconds": run.seconds}
+
+        model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        x_validation = to_input(data.x_train[validation])
+        for part, images, labels in (
+            ("train", data.x_train[training], data.y_train[training]),  # without dropout
+            ("validation", data.x_train[validation], data.y_train[validation]),
+            ("test", data.x_test, data.y_test),  # the one time that test images are looked at
+        ):
+            loss, accuracy = model.evaluate(to_input(images), labels, batch_size=500, verbose=0)
+            metrics |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
+        metrics |= floors(data, training)
+        run.log_metrics(metrics)
+
+        run.save_figure(
+            "learning_curves", figures.learning_curves(run.history, ["loss", "accuracy"])
+        )
+        run.save_text("report.md", report(config, recipe, metrics, data.source))
+        model.save(run.folder / "model.keras")
+        difference = export_for_serving(model, run.folder / "mnist.tflite", x_validation[:1000])
+        card = {
+            "sha256": hashlib.sha256((run.folder / "mnist.tflite").read_bytes()).hexdigest(),
+            "model": config.model,
+            "parameters": model.count_params(),
+            "data_source": data.source,
+            "test_accuracy": metrics["test_accuracy"],
+            "commit": run.state["commit"],
+            "run": run.state["run_id"],
+            "largest_difference_to_keras": difference,
+        }
+        run.save_text("mnist.json", json.dumps(card, indent=1))
+        tags = {
+            "validation_set": f"{data.source} {config.split} {len(validation)}",
+            "validation_accuracy": f"{metrics['validation_accuracy']:.6f}",
+        }
+        if not config.smoke:
+            champion = labkit.home() / "outputs" / "champion"  # what `make serve` serves
+            champion.mkdir(exist_ok=True)
+            with FileLock(champion / "lock"):  # two trainings may end at once
+                if run.track(log_to_mlflow, model, x_validation[:5], tags):
+                    for file in ("mnist.tflite", "mnist.json"):
+                        shutil.copy2(run.folder / file, champion / file)
+
+    print(f"Test accuracy: {metrics['test_accuracy']:.4f}")
+    for floor in ("floor_majority", "floor_logistic_regression"):
+        print(f"  {floor.removeprefix('floor_').replace('_', ' ')}: {metrics[floor]:.4f}")
+    return metrics
+
+
+if __name__ == "__main__":
+    main()
