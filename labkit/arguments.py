@@ -1,6 +1,6 @@
 """Command lines from dataclasses, with answers fast enough for `--help`."""
 
-import importlib.util
+import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -53,18 +53,14 @@ def fail(message: str) -> None:
 
 
 def lazy(name: str) -> ModuleType:
-    """Import module `name` at its first use. Usage: `keras = labkit.lazy("keras")`.
+    """A module that is imported at its first use. Usage: `keras = labkit.lazy("keras")`.
 
     TensorFlow takes about three seconds to import; a script that asks for it this way still
     answers `--help` at once.
     """
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f"No module named {name!r}: run `make setup`", name=name)
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return _LazyModule(name)
+
+
+class _LazyModule(ModuleType):
+    def __getattr__(self, attribute: str) -> object:
+        return getattr(importlib.import_module(self.__name__), attribute)

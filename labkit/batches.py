@@ -9,7 +9,9 @@ import numpy as np
 class Batches(keras.utils.PyDataset):
     """Training batches for `fit()`, in an order that a resumed run repeats exactly.
 
-    Usage: `fit(Batches(x, y, 128, seed, run.first_epoch, transform), initial_epoch=...)`.
+    Usage: `fit(Batches(x, y, 128, seed, run.first_epoch), shuffle=False, initial_epoch=...)`.
+
+    `shuffle=False` matters: `fit()` would otherwise draw the batches in an order of its own.
 
     `transform(x, rng)` makes the model's input of a batch, for example by augmenting and scaling
     it; its random generator is keyed by seed, epoch and batch. The last, smaller batch is kept.

@@ -102,7 +102,7 @@ def read_verified(path: Path, origin: Origin) -> dict[str, np.ndarray]:
     digest = hashlib.sha256()
     arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for name, shape in origin.shapes.items():
                 array = archive[name]
                 if array.shape != shape:

@@ -40,8 +40,10 @@ def open_store(experiment: str) -> str:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     import mlflow
 
-    uri = store_uri()
+    uri, chosen_by_user = store_uri(), "MLFLOW_TRACKING_URI" in os.environ
     mlflow.set_tracking_uri(uri)
+    if not chosen_by_user:  # MLflow exports what it is told; that is not the user's wish
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     if not uri.startswith("sqlite:///"):
         return mlflow.set_experiment(experiment).experiment_id
     database = Path(uri.removeprefix("sqlite:///"))

@@ -10,19 +10,15 @@ a checkout with uncommitted changes are refused: nobody could reproduce them.
 """
 
 import importlib
-import json
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from tqdm import tqdm
 
 import labkit
-from labkit import machine
+from labkit import machine, results
 from labkit.arguments import fail
-
-RESULTS = machine.ROOT / "results"
+from labkit.results import summary
 
 
 @dataclass(frozen=True)
@@ -35,11 +31,6 @@ class Experiment:
     seeds: tuple[int, ...]
     then: str | None = None
     """Script that examines each finished run; its metrics join those of the training."""
-
-    @property
-    def file(self) -> Path:
-        """Where the figures are kept."""
-        return RESULTS / f"{self.script}.{self.variant}.json"
 
 
 TRAIN, EVALUATE = "tp1_mnist_api.train_model", "tp1_mnist_api.evaluate"
@@ -68,12 +59,6 @@ class Config:
     """Variants to run; all of the lab's if not given."""
     list: bool = False
     """Print the variants and stop."""
-
-
-def summary(values: list[float]) -> dict[str, float | int | list[float] | None]:
-    """Mean, standard deviation (n - 1; None for n = 1), n and the values. `summary([1.0, 2.0])`."""
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "std": deviation, "n": len(values), "values": values}
 
 
 def collect(experiment: Experiment, runs: list[dict[str, float]], state: dict) -> dict:
@@ -109,9 +94,7 @@ def reproduce(experiment: Experiment, progress: Iterable[int]) -> None:
             examine = importlib.import_module(experiment.then).main
             metrics = metrics | examine(["--run", state["run_id"], "--data", "real"])
         runs.append(metrics)
-    content = json.dumps(collect(experiment, runs, state), indent=1)
-    experiment.file.write_text(content + "\n")
-    print(f"Wrote {experiment.file}")
+    results.write(f"{experiment.script}.{experiment.variant}", collect(experiment, runs, state))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -17,6 +17,7 @@ from labkit import figures
 from tp1_mnist_api.train_model import to_input
 
 keras = labkit.lazy("keras")
+sklearn_metrics = labkit.lazy("sklearn.metrics")
 
 CONFIDENCE_BINS = 15
 DISTORTIONS = {
@@ -127,9 +128,6 @@ def robustness_figure(curves: dict[str, list[float]], images: int) -> "figures.F
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Evaluate, print and log; return the metrics."""
-    from sklearn.metrics import classification_report
-    from sklearn.metrics import confusion_matrix as count_pairs
-
     config = labkit.parse(Config, argv)
     trained = labkit.find_run("tp1_mnist_api.train_model", config.run)
     data = labkit.load_mnist(config.data)
@@ -156,9 +154,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             "expected_calibration_error": expected_calibration_error(probabilities, labels),
             "floor_nearest_neighbours": nearest_neighbours(data),
         }
-        classes = classification_report(labels, predicted, digits=4, zero_division=0)
+        classes = sklearn_metrics.classification_report(
+            labels, predicted, digits=4, zero_division=0
+        )
 
-        counts = count_pairs(labels, predicted, labels=range(10))
+        counts = sklearn_metrics.confusion_matrix(labels, predicted, labels=range(10))
         run.save_figure("confusion_matrix", figures.confusion_matrix(counts, "0123456789"))
         wrong = np.flatnonzero(~right)
         worst = wrong[np.argsort(-probabilities[wrong].max(axis=1))][:25]

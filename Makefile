@@ -1,0 +1,62 @@
+# One environment, a few commands. `make help` lists them.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint smoke ui serve reproduce tables clean
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTHON ?= $(shell for p in python3 python3.12 python3.13 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+LAB ?= tp1
+PORT ?= 5000
+UI_PORT ?= 5001
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(INSTALLED) ## Make .venv and install the locked versions (uv if it is there, else pip)
+
+$(INSTALLED): pyproject.toml requirements.txt constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; name one: make setup PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -m venv --help >/dev/null 2>&1 && $(PYTHON) -c 'import ensurepip' 2>/dev/null \
+		|| { echo "error: Python's venv is missing; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@if command -v uv >/dev/null 2>&1; then \
+		set -x; VIRTUAL_ENV="$(CURDIR)/$(VENV)" uv pip install --constraint constraints.txt --requirement requirements.txt --editable '.[dev]'; \
+	else \
+		set -x; $(BIN)/python -m pip install --constraint constraints.txt --requirement requirements.txt --editable '.[dev]'; \
+	fi
+	@touch $@
+
+run: $(INSTALLED) ## Train, evaluate, export, serve and ask the MNIST model once
+	$(BIN)/python tp1_mnist_api/train_model.py --resume
+	$(BIN)/python tp1_mnist_api/evaluate.py
+	$(BIN)/python tools/first_run.py
+
+test: $(INSTALLED) ## All tests (the real-data ones too when LABKIT_DATA is set)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+smoke: $(INSTALLED) ## Every lab script once, in seconds
+	$(BIN)/python -m pytest tests/test_smoke.py
+
+ui: $(INSTALLED) ## Compare runs in MLflow, http://127.0.0.1:5001
+	$(BIN)/python tools/ui.py --port $(UI_PORT)
+
+serve: $(INSTALLED) ## Serve the champion on http://127.0.0.1:5000 (PORT=8080 for another port)
+	$(BIN)/python tp1_mnist_api/app.py --port $(PORT)
+
+reproduce: $(INSTALLED) ## Rerun a lab's reference figures over all seeds: make reproduce LAB=tp1
+	$(BIN)/python tools/reproduce.py --lab $(LAB)
+	$(BIN)/python tools/tables.py
+
+tables: $(INSTALLED) ## Write the README tables from results/*.json
+	$(BIN)/python tools/tables.py
+
+clean: ## Remove the environment; outputs and the tracking store stay
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache

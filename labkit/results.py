@@ -1,0 +1,27 @@
+"""Reference figures: `results/<name>.json`, written by `tools/`, drawn into the READMEs."""
+
+import json
+import statistics
+from typing import Any
+
+from labkit.machine import ROOT
+
+FOLDER = ROOT / "results"
+
+
+def summary(values: list[float]) -> dict[str, Any]:
+    """Mean, standard deviation (n - 1; None for n = 1), n, values. Usage: `summary([1.0, 2.0])`."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": deviation, "n": len(values), "values": values}
+
+
+def write(name: str, content: dict[str, Any]) -> None:
+    """Write `results/<name>.json`. Usage: `write("bench.x", {"seconds": summary(seconds)})`."""
+    path = FOLDER / f"{name}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"Wrote {path}")
+
+
+def read(name: str) -> dict[str, Any]:
+    """The content of `results/<name>.json`. Usage: `read("bench.x")["seconds"]["mean"]`."""
+    return json.loads((FOLDER / f"{name}.json").read_text())

@@ -1,0 +1,55 @@
+"""Each test has a folder of its own for outputs and tracking, and neither network nor real data."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_DATA = os.environ.get("LABKIT_DATA")
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens there
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if REAL_DATA is None:
+        for item in items:
+            if "realdata" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="LABKIT_DATA is not set"))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Outputs, store and Keras cache in a new folder; real data and network out of reach."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("LABKIT_HOME", str(folder))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("MLFLOW_TRACKING_URI", "LABKIT_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, NOWHERE)  # for child processes, which no fixture can watch
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1,localhost")
+    return folder
+
+
+@pytest.fixture
+def real_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the real data back to a test that is marked `realdata`."""
+    monkeypatch.setenv("LABKIT_DATA", REAL_DATA or "")
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.CompletedProcess]:
+    """Run `python <arguments>` from the repository's root and return the finished process."""
+
+    def run(*arguments: str, **options) -> subprocess.CompletedProcess:
+        command = [sys.executable, *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, timeout=300, **options
+        )
+
+    return run

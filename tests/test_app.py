@@ -1,0 +1,248 @@
+"""The API from the outside: its contract, its errors, and a model file that is not what it says."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import requests
+
+import labkit
+from tests.conftest import ROOT
+from tp1_mnist_api.app import Model, ModelError, create_app
+from tp1_mnist_api.train_model import build_dense, export_for_serving, to_input
+
+ZEROS = [0] * 784
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An untrained dense network, exported with its card."""
+    import hashlib
+
+    labkit.prepare(0)
+    path = tmp_path_factory.mktemp("model") / "mnist.tflite"
+    export_for_serving(build_dense(), path, np.zeros((2, 784), np.float32))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps({"sha256": digest, "model": "dense"}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def client(exported):
+    return create_app(Model(exported)).test_client()
+
+
+@pytest.fixture
+def digit() -> np.ndarray:
+    return labkit.load_mnist("sample").x_test[0]
+
+
+def shapes(image: np.ndarray) -> dict[str, list]:
+    return {
+        "flat": image.ravel().tolist(),
+        "rows": image.tolist(),
+        "with channel": image[..., None].tolist(),
+        "batch of one, flat": image.reshape(1, 784).tolist(),
+        "batch of one, rows": image[None].tolist(),
+        "batch of one, with channel": image[None, ..., None].tolist(),
+    }
+
+
+@pytest.mark.parametrize("shape", shapes(np.zeros((28, 28))))
+def test_allowed_shapes_give_the_same_prediction(client, digit, exported, shape):
+    answer = client.post("/predict", json={"image": shapes(digit)[shape], "extra": 1})
+    assert answer.status_code == 200
+    expected = Model(exported).predict(to_input(digit[None])[0])
+    assert answer.json["prediction"] == int(expected.argmax())
+    np.testing.assert_array_equal(np.float32(answer.json["probabilities"]), expected[None])
+
+
+def test_success_is_byte_compatible(client, digit):
+    answer = client.post("/predict", json={"image": digit.ravel().tolist()})
+    assert answer.content_type == "application/json"
+    assert answer.data.startswith(b'{"prediction":')
+    assert b',"probabilities":[[' in answer.data
+    assert answer.data.endswith(b"]]}\n")
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "application/vnd.x+json"])
+def test_json_content_types(client, kind):
+    body = json.dumps({"image": ZEROS})
+    assert client.post("/predict", data=body, content_type=kind).status_code == 200
+
+
+def as_image(value: list) -> str:
+    return json.dumps({"image": value})
+
+
+def body(value: str) -> str:
+    """A JSON body in which one of the 784 values is `value`."""
+    return '{"image": [' + value + ", 0" * 783 + "]}"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (as_image([[0] * 196] * 4), "28 rows"),
+        (as_image([[0]] * 784), "28 rows"),
+        (as_image(ZEROS[:-1]), "783"),
+        ('{"image": []}', "got 0"),
+        (as_image([ZEROS, ZEROS]), "28 rows"),
+        ('{"image": null}', "NoneType"),
+        ('{"image": {"a": 1}}', "dict"),
+        (as_image([[0] * 28] * 27 + [[0] * 27]), "28 rows"),
+        (body('"a"'), "not a number"),
+        (body('"3"'), "not a number"),
+        (body("true"), "not a number"),
+        (body("null"), "not a number"),
+        (body("NaN"), "outside 0..255"),
+        (body("Infinity"), "outside 0..255"),
+        (body("1e400"), "outside 0..255"),
+        (body("9999"), "outside 0..255"),
+        (body("-5"), "outside 0..255"),
+        (body("1" * 400), "outside 0..255"),
+        (body("1" * 5000), "not valid JSON"),
+        (body("0.5"), "divided by 255"),
+        ("{}", "No image provided"),
+        ("[1, 2]", "No image provided"),
+        ('"text"', "object"),
+        ("null", "object"),
+        ("7", "object"),
+        ("{", "not valid JSON"),
+        ("", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        ('{"image": ' + "[" * 100_000, "not valid JSON"),
+        ('{"image": ' + "[" * 100_000 + "]" * 100_000 + "}", ""),
+    ],
+)
+def test_bad_input_is_one_clear_400(client, content, words):
+    answer = client.post("/predict", data=content, content_type="application/json")
+    assert answer.status_code == 400
+    assert list(answer.json) == ["error"]
+    assert words in answer.json["error"]
+
+
+def test_all_black_and_last_duplicate_are_fine(client):
+    assert client.post("/predict", json={"image": ZEROS}).status_code == 200
+    twice = '{"image": 1, "image": ' + json.dumps(ZEROS) + "}"
+    answer = client.post("/predict", data=twice, content_type="application/json")
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        ("POST", "/predict", {"data": b"x" * 2_000_000, "content_type": "application/json"}, 413),
+        ("POST", "/predict", {"data": "image=1", "content_type": "text/plain"}, 415),
+        ("GET", "/predict", {}, 405),
+        ("GET", "/nothing", {}, 404),
+    ],
+)
+def test_other_errors_are_json(client, method, path, options, status):
+    answer = client.open(path, method=method, **options)
+    assert answer.status_code == status
+    assert answer.content_type == "application/json"
+    assert list(answer.json) == ["error"]
+    if status == 405:
+        assert set(answer.headers["Allow"].split(", ")) == {"POST", "OPTIONS"}
+
+
+def test_without_a_model_503():
+    client = create_app(None).test_client()
+    answer = client.post("/predict", json={"image": ZEROS})
+    assert answer.status_code == 503
+    assert answer.json == {"error": "The model could not be loaded"}
+    assert client.get("/health").status_code == 503
+    assert client.get("/model").status_code == 503
+
+
+def test_unforeseen_error_is_json_without_details(exported, monkeypatch):
+    model = Model(exported)
+    monkeypatch.setattr(model, "predict", lambda pixels: 1 / 0)
+    answer = create_app(model).test_client().post("/predict", json={"image": ZEROS})
+    assert answer.status_code == 500
+    assert answer.json == {"error": "Internal error"}
+
+
+def test_health_and_card(client):
+    assert client.get("/health").json == {"model_loaded": True, "status": "ok"}
+    assert client.get("/model").json["model"] == "dense"
+
+
+def copy(exported, folder):
+    path = folder / "mnist.tflite"
+    path.write_bytes(exported.read_bytes())
+    path.with_suffix(".json").write_text(exported.with_suffix(".json").read_text())
+    return path
+
+
+def test_damaged_model_is_refused(exported, tmp_path, python):
+    path = copy(exported, tmp_path)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(ModelError, match="SHA-256"):
+        Model(path)
+    done = python("tp1_mnist_api/app.py", "--model", str(path))
+    assert done.returncode == 2
+    assert str(path) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_model_and_card_are_refused(exported, tmp_path):
+    with pytest.raises(ModelError, match=r"nothing\.tflite"):
+        Model(tmp_path / "nothing.tflite")
+    path = copy(exported, tmp_path)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(ModelError, match="card"):
+        Model(path)
+
+
+def test_many_threads_get_their_own_answers(client, exported):
+    images = labkit.load_mnist("sample").x_test[:64]
+    expected = [Model(exported).predict(pixels).argmax() for pixels in to_input(images)]
+    answers = {}
+
+    def ask(number: int) -> None:
+        fresh = client.application.test_client()
+        for index in range(number, 64, 16):
+            answer = fresh.post("/predict", json={"image": images[index].tolist()})
+            answers[index] = answer.json["prediction"]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answers[index] for index in range(64)] == expected
+
+
+def test_taken_port_is_a_clear_error_and_a_free_one_serves(exported):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = [sys.executable, str(ROOT / "tp1_mnist_api" / "app.py"), "--model", str(exported)]
+        done = subprocess.run(
+            [*command, "--port", str(port)], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode != 0
+        assert str(port) in done.stderr
+        assert "Traceback" not in done.stderr
+    server = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            try:
+                answer = requests.get(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            except requests.ConnectionError:
+                time.sleep(0.1)
+        assert answer.json()["status"] == "ok"
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=10)

@@ -1,0 +1,41 @@
+"""Command lines: quick help, one clear message for a mistake."""
+
+import pytest
+
+from labkit import parse
+from tp1_mnist_api.train_model import Config
+
+SCRIPTS = ["tp1_mnist_api/train_model.py", "tp1_mnist_api/evaluate.py", "tp1_mnist_api/app.py"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_loads_no_heavy_library(python, script):
+    done = python("-X", "importtime", script, "--help")
+    assert done.returncode == 0
+    assert "--model" in done.stdout or "--run" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"tensorflow", "keras", "mlflow", "matplotlib.pyplot", "sklearn", "scipy"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        (["--epochs", "0"], ["--epochs", "1", "0"]),
+        (["--epochs", "many"], ["epochs", "many"]),
+        (["--seed", "-1"], ["--seed", "0", "-1"]),
+        (["--model", "transformer"], ["model", "transformer"]),
+        (["--epoch", "3"], ["--epoch"]),
+    ],
+)
+def test_mistake_is_one_message_and_exit_code_2(argument, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Config, argument)
+    assert stop.value.code == 2
+    printed = "".join(capsys.readouterr())
+    assert all(word in printed for word in words)
+    assert "Traceback" not in printed
+
+
+def test_settings_that_differ_from_the_defaults_are_printed(capsys):
+    assert parse(Config, ["--seed", "3"]).seed == 3
+    assert capsys.readouterr().out == "Settings: seed=3\n"

@@ -1,0 +1,178 @@
+"""Runs that are killed, interrupted, resumed, or out of disk."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+import labkit
+from labkit import tracking
+from tests.conftest import ROOT
+
+TRAIN = "tp1_mnist_api.train_model"
+# Two epochs would end before the signal; the second phase of a one-cycle rate must be crossed.
+ARGUMENTS = ["--model", "dense-strong", "--epochs", "6", "--data", "sample"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a run in these tests."""
+
+    epochs: int = 3
+    resume: bool = False
+
+
+def start_training(*arguments: str) -> subprocess.Popen:
+    script = str(ROOT / "tp1_mnist_api" / "train_model.py")
+    return subprocess.Popen(
+        [sys.executable, script, *ARGUMENTS, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_checkpoint(home: Path, process: subprocess.Popen) -> Path:
+    for _ in range(1200):
+        found = list((home / "outputs" / TRAIN).glob("*/checkpoint.npz"))
+        if found:
+            return found[0].parent
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint after 60 s")
+
+
+def finished_state(folder: Path) -> dict:
+    return json.loads((folder / "state.json").read_text())
+
+
+def test_killed_and_resumed_equals_uninterrupted(home, tmp_path, monkeypatch):
+    process = start_training()
+    folder = wait_for_checkpoint(home, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert finished_state(folder)["status"] == "RUNNING"
+
+    process = start_training("--resume")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "resumed after epoch" in output
+    resumed = finished_state(folder)
+    assert len(list((home / "outputs" / TRAIN).glob("*/state.json"))) == 1
+    tracking.open_store("tp1_mnist_api")
+    runs = mlflow.search_runs()
+    assert list(runs["status"]) == ["FINISHED"]
+    curve = mlflow.MlflowClient().get_metric_history(runs["run_id"][0], "val_loss")
+    assert [point.step for point in curve] == list(range(6))  # none lost, none twice
+
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / "other"))
+    process = start_training()
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    whole_folder = next((tmp_path / "other" / "outputs" / TRAIN).glob("*/state.json")).parent
+    whole = finished_state(whole_folder)
+    for name, value in whole["metrics"].items():
+        if name != "train_seconds":
+            assert resumed["metrics"][name] == value, name
+    import keras
+
+    first, second = (
+        keras.saving.load_model(path / "model.keras").get_weights()
+        for path in (folder, whole_folder)
+    )
+    for left, right in zip(first, second, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_interrupt_keeps_partial_results_and_marks_the_run_killed(home):
+    process = start_training("--epochs", "200")
+    folder = wait_for_checkpoint(home, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted" in output
+    assert "Traceback" not in output
+    assert finished_state(folder)["status"] == "KILLED"
+    assert (folder / "checkpoint.npz").exists()
+    tracking.open_store("tp1_mnist_api")
+    assert list(mlflow.search_runs()["status"]) == ["KILLED"]
+
+
+def test_error_marks_the_run_failed(home):
+    with (
+        pytest.raises(ZeroDivisionError),
+        labkit.start_run(__file__, Config(), "sample", "net-adam-mse-s0"),
+    ):
+        raise ZeroDivisionError
+    assert list(mlflow.search_runs()["status"]) == ["FAILED"]
+
+
+def test_finished_run_is_not_repeated_and_other_settings_are(home):
+    with labkit.start_run(__file__, Config(), "sample", "net-adam-mse-s0") as run:
+        run.log_metrics({"mse": 0.5})
+    with labkit.start_run(__file__, Config(resume=True), "sample", "net-adam-mse-s0") as again:
+        assert again.is_finished
+        assert again.metrics == {"mse": 0.5}
+    with labkit.start_run(__file__, Config(4, True), "sample", "net-adam-mse-s0") as other:
+        assert not other.is_finished
+    with labkit.start_run(__file__, Config(resume=True), "real:0", "net-adam-mse-s0") as other:
+        assert not other.is_finished
+
+
+def test_a_run_in_progress_is_not_resumed_by_a_second_process(home):
+    with (
+        labkit.start_run(__file__, Config(), "sample", "net-adam-mse-s0") as first,
+        labkit.start_run(__file__, Config(resume=True), "sample", "net-adam-mse-s0") as second,
+    ):
+        assert first.folder != second.folder
+
+
+def test_full_disk_keeps_the_checkpoint_before(home, capsys):
+    with labkit.start_run(__file__, Config(), "sample", "net-adam-mse-s0") as run:
+        run.record_epoch(0, {"loss": 1.0}, [np.zeros(1000)])
+        before = run.checkpoint_file.read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        run._mirrors = False  # only the checkpoint is to hit the limit
+        try:
+            run.record_epoch(1, {"loss": 0.5}, [np.zeros(100_000)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "epoch 2 is not saved" in capsys.readouterr().err
+        assert run.checkpoint_file.read_bytes() == before
+        assert not list(run.folder.glob("*.part*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["cnn", "cnn-adam", "CNN-adam-mse", "a-b-c-d-s0", "cnn-adam-mse-s"]
+)
+def test_run_name_convention(name):
+    with (
+        pytest.raises(ValueError, match="architecture"),
+        labkit.start_run(__file__, Config(), "sample", name),
+    ):
+        pass
+
+
+def test_find_run_without_runs_says_what_to_do(capsys):
+    with pytest.raises(SystemExit) as stop:
+        labkit.find_run(TRAIN)
+    assert stop.value.code == 2
+    assert "python tp1_mnist_api/train_model.py" in capsys.readouterr().err
+
+
+def test_nothing_is_written_into_the_checkout(home):
+    before = set(os.listdir(ROOT))
+    with labkit.start_run(__file__, Config(), "sample", "net-adam-mse-s0") as run:
+        run.save_text("report.md", "result")
+    assert set(os.listdir(ROOT)) == before
+    assert run.folder.is_relative_to(home)

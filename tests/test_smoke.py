@@ -1,0 +1,27 @@
+"""Every lab script, whole, in seconds: `main(["--smoke"])`."""
+
+import importlib
+
+import pytest
+
+SCRIPTS = ["tp1_mnist_api.train_model", "tp1_mnist_api.evaluate"]  # in the order of use
+
+
+@pytest.fixture(scope="module")
+def shared_home(tmp_path_factory):
+    return tmp_path_factory.mktemp("smoke")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_smoke(script, shared_home, monkeypatch):
+    monkeypatch.setenv("LABKIT_HOME", str(shared_home))
+    metrics = importlib.import_module(script).main(["--smoke", "--data", "sample"])
+    assert metrics
+    assert all(isinstance(value, float) for value in metrics.values())
+
+
+@pytest.mark.parametrize("model", ["dense", "dense-strong"])
+def test_smoke_of_the_other_models(model):
+    from tp1_mnist_api.train_model import main
+
+    assert main(["--smoke", "--data", "sample", "--model", model])["test_accuracy"] >= 0

@@ -1,0 +1,140 @@
+"""Write the README tables from `results/*.json` and the code, between their markers.
+
+python tools/tables.py            # rewrite what changed
+python tools/tables.py --check    # exit code 1 if something would change
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import labkit
+from labkit.datasets import ORIGINS
+from labkit.machine import ROOT
+from labkit.results import read
+
+MARKER = re.compile(r"(<!-- table:(?P<name>[a-z0-9_]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to do with the tables."""
+
+    check: bool = False
+    """Only say what is out of date."""
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table. Usage: `table(["model", "accuracy"], [["dense", "97.9"]])`."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def spread(summary: dict, factor: float = 1, digits: int = 2) -> str:
+    """`mean ± sd (n)`. Usage: `spread({"mean": .979, "std": .001, "n": 5}, 100)`."""
+    mean = f"{factor * summary['mean']:.{digits}f}"
+    if summary["n"] == 1:
+        return f"{mean} (n = 1)"
+    return f"{mean} ± {factor * summary['std']:.{digits}f} (n = {summary['n']})"
+
+
+MODELS = {
+    "dense": "hand-out's dense network",
+    "dense_stratified": "the same, random stratified validation images",
+    "dense_strong": "strong dense network",
+    "cnn": "convolutional network",
+}
+
+
+def tp1_accuracy() -> str:
+    """Accuracies of TP1's models and their floors, in percent."""
+    rows = []
+    found = {variant: read(f"tp1_mnist_api.train_model.{variant}") for variant in MODELS}
+    floors = {name: v for content in found.values() for name, v in content["floors"].items()}
+    for name, value in sorted(floors.items(), key=lambda floor: floor[1]):
+        rows.append([f"floor: {name.replace('_', ' ')}", f"{100 * value:.2f}", "", "", ""])
+    for variant, content in found.items():
+        metrics = content["metrics"]
+        rows.append(
+            [
+                MODELS[variant],
+                f"**{spread(metrics['test_accuracy'], 100)}**",
+                spread(metrics["validation_accuracy"], 100),
+                spread(metrics["train_accuracy"], 100),
+                spread(content["train_seconds"], digits=0),
+            ]
+        )
+    return table(["model", "test %", "validation %", "training %", "seconds"], rows)
+
+
+def tp1_examined() -> str:
+    """What evaluate.py finds on the test images."""
+    rows = []
+    shown = {
+        "expected_calibration_error": "calibration error (ECE)",
+        "accuracy_shift_6": "accuracy %, shifted 6 pixels",
+        "accuracy_rotation_60": "accuracy %, rotated 60 degrees",
+        "accuracy_noise_0.5": "accuracy %, noise of sd 0.5",
+    }
+    variants = [variant for variant in MODELS if variant != "dense_stratified"]
+    for name, label in shown.items():
+        row = [label]
+        for variant in variants:
+            value = read(f"tp1_mnist_api.train_model.{variant}")["metrics"][name]
+            row.append(spread(value, 100, 1) if "%" in label else spread(value, digits=4))
+        rows.append(row)
+    return table(["", *(MODELS[variant] for variant in variants)], rows)
+
+
+def time_to_accuracy() -> str:
+    """The race to 99 % test accuracy."""
+    content = read("bench.mnist_time_to_accuracy")
+    rows = [
+        [recipe["label"], spread(recipe["seconds"], digits=1), spread(recipe["test_accuracy"], 100)]
+        for recipe in content["recipes"].values()
+    ]
+    return table(["recipe", "seconds to 99 %", "test % then"], rows)
+
+
+def data_licences() -> str:
+    """Origin and licence of every data set."""
+    rows = [
+        [name, origin.credit, origin.licence, f"`{origin.content_sha256[:8]}`", origin.sample]
+        for name, origin in ORIGINS.items()
+    ]
+    return table(["data set", "by", "licence", "SHA-256 of the content", "sample without it"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "tp1_accuracy": tp1_accuracy,
+    "tp1_examined": tp1_examined,
+    "time_to_accuracy": time_to_accuracy,
+    "data_licences": data_licences,
+}
+
+
+def render(text: str) -> str:
+    """`text` with every marked table written anew."""
+    return MARKER.sub(lambda match: match[1] + TABLES[match["name"]]() + match[3], text)
+
+
+def pages() -> list[Path]:
+    """The Markdown pages that may hold tables."""
+    return [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("tp*/**/README.md"))]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Rewrite or check all pages."""
+    config = labkit.parse(Config, argv)
+    stale = [page for page in pages() if render(page.read_text()) != page.read_text()]
+    for page in stale:
+        print(("out of date: " if config.check else "wrote ") + str(page.relative_to(ROOT)))
+        if not config.check:
+            page.write_text(render(page.read_text()))
+    if config.check and stale:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Open MLflow's pages on the labs' store: one process and 250 MB instead of eight and 2 GB.
+
+python tools/ui.py --port 5001
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+
+import labkit
+from labkit import tracking
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where the pages are."""
+
+    port: int = 5001
+    """TCP port, 1 to 65535; 5000 is the API's."""
+
+
+def main() -> None:
+    """Make the store if it is missing, say where to look, become the server."""
+    config = labkit.parse(Config)
+    experiment = tracking.open_store("tp1_mnist_api")
+    base = f"http://127.0.0.1:{config.port}"
+    print(f"TP1's runs: {base}/#/experiments/{experiment}?workflowType=machine_learning")
+    print("The pages need some seconds to start. Ctrl-C stops them.", flush=True)
+    # The job runners are for features that the labs don't use.
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        tracking.store_uri(),
+    ]
+    os.execv(
+        sys.executable,
+        [*command, "--host", "127.0.0.1", "--port", str(config.port), "--workers", "1"],
+    )
+
+
+if __name__ == "__main__":
+    main()
