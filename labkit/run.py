@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +160,11 @@ class Run:
         if status == "FINISHED":
             self.checkpoint_file.unlink(missing_ok=True)
         self.track(_end_mlflow_run, self, status)
+        if self.state["run_id"] and not self._mirrors:  # don't leave it open for the next run
+            import mlflow
+
+            with suppress(Exception):
+                mlflow.end_run("FAILED")
 
 
 @contextmanager

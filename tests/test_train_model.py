@@ -25,7 +25,7 @@ def test_dense_is_the_handouts_network_and_recipe():
     assert RECIPES["dense"].batch_size == 128
     assert RECIPES["dense"].dropout_rate == 0.2
     assert RECIPES["dense"].peak_learning_rate is None
-    assert RECIPES["dense"].elastic is None
+    assert RECIPES["dense"].shift is None
 
 
 def test_dense_strong_has_no_convolution():

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import requests
@@ -16,6 +17,11 @@ import requests
 import labkit
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Nothing to set."""
 
 
 def free_port() -> int:
@@ -39,6 +45,7 @@ def wait_until_healthy(server: subprocess.Popen, url: str, seconds: float = 30) 
 
 def main() -> None:
     """Start, ask, print, stop."""
+    labkit.parse(Config)
     trained = labkit.find_run("tp1_mnist_api.train_model")
     data = labkit.load_mnist("sample" if trained.state["data_source"] == "sample" else "auto")
     base = f"http://127.0.0.1:{(port := free_port())}"

@@ -16,6 +16,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ from tp1_mnist_api.augmentation import random_warp
 
 keras = labkit.lazy("keras")  # TensorFlow loads at the first use, so that --help is immediate
 mlflow = labkit.lazy("mlflow")
+batches = labkit.lazy("labkit.batches")
 
 NUM_CLASSES = 10
 REGISTERED_NAME = "mnist"
@@ -71,16 +73,21 @@ class Recipe:
     batch_size: int
     dropout_rate: float
     peak_learning_rate: float | None = None
-    """Top of a one-cycle schedule with AdamW; None: Adam at its defaults, as in the hand-out."""
-    label_smoothing: float = 0.0
-    elastic: float | None = None
-    """Strength of the elastic waves, in pixels; None: no augmentation at all."""
+    """Top of a one-cycle schedule with Adam; None: Adam at its defaults, as in the hand-out."""
+    shift: float | None = None
+    """Largest random shift in pixels, with rotation, scaling and shear; None: no augmentation."""
+    elastic: float = 0.0
+    """Strength of the elastic waves, in pixels."""
 
 
 RECIPES = {
     "dense": Recipe(epochs=5, batch_size=128, dropout_rate=0.2),
-    "dense-strong": Recipe(30, 256, 0.1, 2e-3, elastic=1.0),
-    "cnn": Recipe(25, 128, 0.3, 2e-3, elastic=0.0),
+    "dense-strong": Recipe(
+        epochs=30, batch_size=256, dropout_rate=0.1, peak_learning_rate=3e-3, shift=1.5, elastic=0.8
+    ),
+    "cnn": Recipe(
+        epochs=20, batch_size=128, dropout_rate=0.3, peak_learning_rate=4e-3, shift=2.0, elastic=0.5
+    ),
 }
 
 
@@ -97,37 +104,42 @@ def build_dense(dropout_rate: float = 0.2) -> "keras.Model":
 
 
 def build_dense_strong(dropout_rate: float) -> "keras.Model":
-    """Three wide dense layers with batch normalisation."""
+    """Three wide dense layers with batch normalisation: 2,922,506 parameters."""
     inputs = x = keras.Input((784,))
     for _ in range(3):
         x = keras.layers.Dense(1024, use_bias=False, kernel_initializer="he_normal")(x)  # (B, 1024)
-        x = keras.layers.BatchNormalization(momentum=0.95)(x)
-        x = keras.layers.Activation("relu")(x)
+        x = normalise_and_activate(x)
         x = keras.layers.Dropout(dropout_rate)(x)
     outputs = keras.layers.Dense(NUM_CLASSES, activation="softmax", dtype="float32")(x)  # (B, 10)
     return keras.Model(inputs, outputs, name="dense_strong")
 
 
 def build_cnn(dropout_rate: float) -> "keras.Model":
-    """Four convolutions and a dense layer."""
+    """Three convolutions and a dense layer: 392,266 parameters.
 
-    def convolution(filters: int, kernel: int, strides: int = 1, padding: str = "valid"):
-        return keras.layers.Conv2D(
-            filters, kernel, strides, padding, activation="relu", kernel_initializer="he_normal"
-        )
-
+    The order is made for a CPU: a stride at once, and normalisation after pooling, where it has a
+    quarter of the values to go through.
+    """
+    conv = partial(keras.layers.Conv2D, padding="same", kernel_initializer="he_normal")
     inputs = keras.Input((784,))
     x = keras.layers.Reshape((28, 28, 1))(inputs)  # (B, 28, 28, 1)
     x = keras.layers.Cropping2D(2)(x)  # (B, 24, 24, 1), the margin is empty
-    x = convolution(32, 5, strides=2, padding="same")(x)  # (B, 12, 12, 32)
-    x = convolution(64, 3)(x)  # (B, 10, 10, 64)
-    x = convolution(64, 3, strides=2, padding="same")(x)  # (B, 5, 5, 64)
-    x = convolution(64, 3)(x)  # (B, 3, 3, 64)
-    x = keras.layers.Flatten()(x)  # (B, 576)
+    x = conv(32, 5, strides=2, activation="relu")(x)  # (B, 12, 12, 32)
+    for filters in (64, 128):
+        x = conv(filters, 3, use_bias=False)(x)  # (B, 12, 12, 64), then (B, 6, 6, 128)
+        x = keras.layers.MaxPooling2D()(x)  # (B, 6, 6, 64), then (B, 3, 3, 128)
+        x = normalise_and_activate(x)
+    x = keras.layers.Flatten()(x)  # (B, 1152)
     x = keras.layers.Dropout(dropout_rate)(x)
-    x = keras.layers.Dense(256, activation="relu", kernel_initializer="he_normal")(x)  # (B, 256)
+    x = keras.layers.Dense(256, use_bias=False, kernel_initializer="he_normal")(x)  # (B, 256)
+    x = normalise_and_activate(x)
     outputs = keras.layers.Dense(NUM_CLASSES, activation="softmax", dtype="float32")(x)  # (B, 10)
     return keras.Model(inputs, outputs, name="cnn")
+
+
+def normalise_and_activate(x: "keras.KerasTensor") -> "keras.KerasTensor":
+    """Batch normalisation with a memory of about 20 batches, then ReLU; the shape stays."""
+    return keras.layers.Activation("relu")(keras.layers.BatchNormalization(momentum=0.95)(x))
 
 
 BUILDERS: dict[str, Callable[[float], "keras.Model"]] = {
@@ -161,13 +173,13 @@ def validation_indices(labels: np.ndarray, split: str) -> tuple[np.ndarray, np.n
     )
 
 
-def floors(data: labkit.Images, train: np.ndarray) -> dict[str, float]:
+def floors(data: labkit.Images, training: np.ndarray) -> dict[str, float]:
     """Test accuracies that a network must beat: the most frequent class, a linear model."""
     from sklearn.linear_model import LogisticRegression
 
-    majority = np.bincount(data.y_train[train]).argmax()
+    majority = np.bincount(data.y_train[training]).argmax()
     linear = LogisticRegression(max_iter=200, tol=1e-3)
-    linear.fit(to_input(data.x_train[train]), data.y_train[train])
+    linear.fit(to_input(data.x_train[training]), data.y_train[training])
     return {
         "floor_majority": float(np.mean(data.y_test == majority)),
         "floor_logistic_regression": linear.score(to_input(data.x_test), data.y_test),
@@ -178,17 +190,24 @@ def floors(data: labkit.Images, train: np.ndarray) -> dict[str, float]:
 
 
 def train(
-    config: Config, recipe: Recipe, data: labkit.Images, train: np.ndarray, validation: np.ndarray,
+    config: Config,
+    recipe: Recipe,
+    data: labkit.Images,
+    training: np.ndarray,
+    validation: np.ndarray,
     run: labkit.Run,
-) -> "keras.Model":  # fmt: skip
-    """Fit the configured model and return it in float32, ready for evaluation and export."""
+) -> "keras.Model":
+    """Fit the configured model and return it in float32, ready for evaluation and export.
+
+    `training` and `validation` are indices into `data.x_train`; `run` says at which epoch to begin.
+    """
     labkit.prepare(config.seed, config.precision)
     model = BUILDERS[config.model](recipe.dropout_rate)
     if recipe.peak_learning_rate is None:
         optimizer = keras.optimizers.Adam()
     else:
-        steps = config.epochs * -(-len(train) // recipe.batch_size)
-        optimizer = keras.optimizers.AdamW(
+        steps = config.epochs * -(-len(training) // recipe.batch_size)
+        optimizer = keras.optimizers.Adam(
             # One cycle: up for the first fifth, then down a half cosine to almost nothing.
             keras.optimizers.schedules.CosineDecay(
                 initial_learning_rate=recipe.peak_learning_rate / 20,
@@ -197,7 +216,6 @@ def train(
                 decay_steps=steps - steps // 5,
                 alpha=0.002,
             ),
-            weight_decay=0.0,
             beta_2=0.99,
         )
     model.compile(
@@ -208,16 +226,14 @@ def train(
         jit_compile=False,  # XLA is slower than oneDNN on a CPU
     )
 
-    from labkit.batches import Batches
-
     def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if recipe.elastic is None:
-            return to_input(images)
-        return to_input(random_warp(images, rng, elastic=recipe.elastic))
+        if recipe.shift is not None:
+            images = random_warp(images, rng, shift=recipe.shift, elastic=recipe.elastic)
+        return to_input(images)
 
     model.fit(
-        Batches(
-            data.x_train[train], data.y_train[train],
+        batches.Batches(
+            data.x_train[training], data.y_train[training],
             recipe.batch_size, config.seed, run.first_epoch, augment,
         ),
         validation_data=(to_input(data.x_train[validation]), data.y_train[validation]),
@@ -333,8 +349,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     if config.smoke:
         data = data.head(512, 256)
     training, validation = validation_indices(data.y_train, config.split)
-    optimizer = "adamw" if recipe.peak_learning_rate else "adam"
-    name = f"{config.model.replace('-', '_')}-{optimizer}-crossentropy-s{config.seed}"
+    name = f"{config.model.replace('-', '_')}-adam-crossentropy-s{config.seed}"
 
     with labkit.start_run(__file__, config, data.source, name) as run:
         if run.is_finished:
