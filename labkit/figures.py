@@ -57,6 +57,7 @@ def learning_curves(history: dict[str, list[float]], names: Sequence[str]) -> "F
         axis.plot(epochs, history[name], marker="o", markersize=3, label="training (running mean)")
         axis.plot(epochs, history[f"val_{name}"], marker="o", markersize=3, label="validation")
         axis.set(xlabel="epoch", title=name)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend()
     return figure
 

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import keras
     from matplotlib.figure import Figure
 
+UI_ADDRESS = "http://127.0.0.1:5001"
+"""Where `make ui` shows the runs."""
 RUN_NAME = re.compile(r"[a-z0-9_.+]+-[a-z0-9_.+]+-[a-z0-9_.+]+(-s\d+)?")
 """`<architecture>-<optimizer>-<loss>[-s<seed>]`, the naming convention of every lab."""
 
@@ -112,7 +114,7 @@ class Run:
             return function(*arguments)
         except Exception as error:
             self._mirrors = False
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             print(
                 f"warning: the tracking store {tracking.store_uri()} failed ({reason[:300]}).\n"
                 f"Training goes on; the results are in {self.folder}.",
@@ -154,17 +156,17 @@ class Run:
         _write_atomically(self.folder / "state.json", json.dumps(self.state, indent=1).encode())
 
     def _finish(self, status: str) -> None:
-        self.state["status"] = status
-        self.state["seconds"] = round(self.seconds, 1)
-        self._write_state()
-        if status == "FINISHED":
-            self.checkpoint_file.unlink(missing_ok=True)
         self.track(_end_mlflow_run, self, status)
         if self.state["run_id"] and not self._mirrors:  # don't leave it open for the next run
             import mlflow
 
             with suppress(Exception):
                 mlflow.end_run("FAILED")
+        # Last, so that a process killed before this line is resumed, not taken for finished.
+        self.state |= {"status": status, "seconds": round(self.seconds, 1)}
+        self._write_state()
+        if status == "FINISHED":
+            self.checkpoint_file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -183,8 +185,8 @@ def start_run(
     """
     if not RUN_NAME.fullmatch(name):
         raise ValueError(f"run name {name!r} is not <architecture>-<optimizer>-<loss>[-s<seed>]")
-    run, lock = _find_or_make(Path(script).resolve(), config, data_source, name)
-    with lock:
+    run, held = _find_or_make(Path(script).resolve(), config, data_source, name)
+    with held:
         if run.is_finished:
             run._write_state()  # makes it the latest one
             print(f"Nothing left to do: this run is finished in {run.folder}.")
@@ -219,8 +221,8 @@ def find_run(script: str, identifier: str = "latest") -> Run:
         if state["status"] == "FINISHED" and (identifier == "latest" or named):
             return Run(folder, state)
     wanted = "finished run" if identifier == "latest" else f"finished run {identifier!r}"
-    fail(f"no {wanted} of {script} below {machine.home() / 'outputs'}: train first, with "
-         f"python {script.replace('.', '/')}.py")  # fmt: skip
+    command = f"python {script.replace('.', '/')}.py"
+    fail(f"no {wanted} of {script} in {machine.home() / 'outputs'}: run {command} first")
 
 
 def _runs(script: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -230,8 +232,10 @@ def _runs(script: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield path.parent, json.loads(path.read_text())
 
 
-def _find_or_make(path: Path, config: Any, source: str, name: str) -> tuple[Run, FileLock]:
-    """The run to go on with, or a new one, and its lock, taken."""
+def _find_or_make(
+    path: Path, config: Any, source: str, name: str
+) -> tuple[Run, AbstractContextManager[Any]]:
+    """The run to go on with, or a new one, and its lock, taken until the context ends."""
     script = f"{path.parent.name}.{path.stem}"
     settings = dataclasses.asdict(config)
     resume = settings.pop("resume", False)
@@ -241,19 +245,18 @@ def _find_or_make(path: Path, config: Any, source: str, name: str) -> tuple[Run,
         for folder, state in _runs(script):
             if state["fingerprint"] != fingerprint:
                 continue
-            lock = FileLock(folder / "lock")
             try:
-                lock.acquire(timeout=0)
+                held = FileLock(folder / "lock").acquire(timeout=0)
             except Timeout:  # another process is at it
                 continue
-            return Run(folder, state), lock
+            return Run(folder, state), held
         print("Nothing to resume for this script, these settings and this data: starting anew.")
     parent = machine.home() / "outputs" / script
     parent.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path(tempfile.mkdtemp(prefix=f"{stamp}-{name}-", dir=parent))
-    lock = FileLock(folder / "lock")
-    lock.acquire()
+    folder.chmod(0o755)
+    held = FileLock(folder / "lock").acquire()
     run = Run(
         folder,
         {
@@ -271,7 +274,7 @@ def _find_or_make(path: Path, config: Any, source: str, name: str) -> tuple[Run,
         },
     )
     run._write_state()
-    return run, lock
+    return run, held
 
 
 def _begin_mlflow_run(run: Run, parent: str) -> None:
@@ -302,15 +305,14 @@ def _end_mlflow_run(run: Run, status: str) -> None:
     import mlflow
 
     for path in sorted(run.folder.iterdir()):
-        if path.is_file() and path.name not in ("lock", "checkpoint.npz"):
+        if path.is_file() and path.name not in ("lock", "checkpoint.npz", "state.json"):
             mlflow.log_artifact(str(path))
     mlflow.log_metric("seconds", run.seconds)
     mlflow.end_run(status)
-    if run.state["experiment_id"]:
-        print(
-            "Compare runs: `make ui`, then http://127.0.0.1:5001/#/experiments/"
-            f"{run.state['experiment_id']}?workflowType=machine_learning"
-        )
+    uri = tracking.store_uri()
+    page, advice = (uri, "") if uri.startswith("http") else (UI_ADDRESS, "`make ui`, then ")
+    experiment = run.state["experiment_id"]
+    print(f"Compare runs: {advice}{page}/#/experiments/{experiment}?workflowType=machine_learning")
 
 
 def _log_metrics(metrics: dict[str, float], step: int | None = None) -> None:

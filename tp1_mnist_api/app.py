@@ -25,7 +25,6 @@ from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 LIMIT_BYTES = 1024 * 1024
-DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "outputs" / "champion" / "mnist.tflite"
 
 
 class ModelError(Exception):
@@ -103,6 +102,14 @@ def read_pixels(image: Any) -> np.ndarray:
     return np.array(values, dtype=np.float32) / 255
 
 
+def default_model() -> Path:
+    """This machine's champion or, before there is one, the model that comes with the code."""
+    lab = Path(__file__).resolve().parent
+    home = Path(os.environ.get("LABKIT_HOME", lab.parent)).expanduser()
+    champion = home / "outputs" / "champion" / "mnist.tflite"
+    return champion if champion.exists() else lab / "model" / "mnist.tflite"
+
+
 def create_app(model: Model | None) -> Flask:
     """The API around `model`. Usage: `create_app(Model(path)).test_client()`."""
     app = Flask(__name__, static_folder=None)
@@ -164,6 +171,11 @@ def create_app(model: Model | None) -> Flask:
     return app
 
 
+def create_default_app() -> Flask:
+    """The API around the default model, for WSGI servers: `gunicorn 'app:create_default_app()'`."""
+    return create_app(Model(default_model()))
+
+
 def main() -> None:
     """Read the arguments, load the model, serve until Ctrl-C."""
     parser = argparse.ArgumentParser(
@@ -181,8 +193,8 @@ def main() -> None:
     parser.add_argument(
         "--model",
         type=Path,
-        default=DEFAULT_MODEL,
-        help="exported model with its card beside it (default: the champion)",
+        default=default_model(),
+        help="exported model, its card beside it (default: the champion)",
     )
     arguments = parser.parse_args()
     if not 1 <= arguments.port <= 65535:
@@ -194,6 +206,11 @@ def main() -> None:
             f"error: {error}\nTrain one with `make run`, or name one with --model.", file=sys.stderr
         )
         raise SystemExit(2) from None
+    card = model.card
+    print(
+        f"Serving {arguments.model}: {card.get('model')}, trained on {card.get('data_source')}, "
+        f"test accuracy {card.get('test_accuracy')}"
+    )
     create_app(model).run(arguments.host, arguments.port)
 
 

@@ -288,9 +288,9 @@ def beats(challenger: dict[str, str], champion: dict[str, str]) -> bool:
     It does when its validation accuracy is higher on the same validation images, or when it is
     the first that saw real data. The test set takes no part in the choice.
     """
-    if challenger["validation_set"] == champion["validation_set"]:
+    if challenger["validation_set"] == champion.get("validation_set"):
         return float(challenger["validation_accuracy"]) > float(champion["validation_accuracy"])
-    was_sample = champion["validation_set"].startswith("sample")
+    was_sample = champion.get("validation_set", "").startswith("sample")
     return was_sample and not challenger["validation_set"].startswith("sample")
 
 
