@@ -69,8 +69,9 @@ def _bilinear(images: np.ndarray, points: np.ndarray) -> np.ndarray:
     count, height, width = images.shape
     limits = np.array([[height - 1], [width - 1]], dtype=np.float32)
     points = np.clip(points, 0, limits - 1e-3)
-    corner = points.astype(np.int32)  # the pixel above and to the left
-    down, right = (points - corner).transpose(1, 0, 2)  # each (n, h * w), 0 to 1
+    corner = np.floor(points)  # the pixel above and to the left
+    down, right = (points - corner).transpose(1, 0, 2)  # each (n, h * w), 0 to 1, float32
+    corner = corner.astype(np.int32)
     first = np.arange(count, dtype=np.int32)[:, None] * (height * width)
     index = first + corner[:, 0] * width + corner[:, 1]
     pixels = np.ascontiguousarray(images).ravel()

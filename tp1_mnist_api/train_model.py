@@ -73,11 +73,15 @@ class Recipe:
     batch_size: int
     dropout_rate: float
     peak_learning_rate: float | None = None
-    """Top of a one-cycle schedule with Adam; None: Adam at its defaults, as in the hand-out."""
+    """Top of a one-cycle schedule with AdamW; None: Adam at its defaults, as in the hand-out."""
     shift: float | None = None
     """Largest random shift in pixels, with rotation, scaling and shear; None: no augmentation."""
     elastic: float = 0.0
     """Strength of the elastic waves, in pixels."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW), multiplied by the learning rate at each step."""
+    average_shifts: bool = False
+    """Average the trained model over five shifted views of each image."""
 
 
 RECIPES = {
@@ -86,7 +90,14 @@ RECIPES = {
         epochs=30, batch_size=256, dropout_rate=0.1, peak_learning_rate=3e-3, shift=1.5, elastic=0.8
     ),
     "cnn": Recipe(
-        epochs=20, batch_size=128, dropout_rate=0.3, peak_learning_rate=4e-3, shift=2.0, elastic=0.5
+        epochs=28,
+        batch_size=256,
+        dropout_rate=0.3,
+        peak_learning_rate=6e-3,
+        shift=1.3,
+        elastic=0.4,
+        weight_decay=0.05,
+        average_shifts=True,
     ),
 }
 
@@ -140,6 +151,21 @@ def build_cnn(dropout_rate: float) -> "keras.Model":
 def normalise_and_activate(x: "keras.KerasTensor") -> "keras.KerasTensor":
     """Batch normalisation with a memory of about 20 batches, then ReLU; the shape stays."""
     return keras.layers.Activation("relu")(keras.layers.BatchNormalization(momentum=0.95)(x))
+
+
+def average_over_shifts(model: "keras.Model") -> "keras.Model":
+    """The mean of `model`'s probabilities on an image and on its four shifts by one pixel.
+
+    Five looks at each image instead of one: better and five times slower. The input stays (B, 784).
+    """
+    inputs = keras.Input((784,))
+    image = keras.layers.Reshape((28, 28, 1))(inputs)  # (B, 28, 28, 1)
+    padded = keras.layers.ZeroPadding2D(1)(image)  # (B, 30, 30, 1)
+    views = []
+    for top, left in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2)):
+        view = keras.layers.Cropping2D(((top, 2 - top), (left, 2 - left)))(padded)
+        views.append(model(keras.layers.Reshape((784,))(view)))  # (B, 10)
+    return keras.Model(inputs, keras.layers.Average()(views), name=f"{model.name}_averaged")
 
 
 BUILDERS: dict[str, Callable[[float], "keras.Model"]] = {
@@ -207,7 +233,7 @@ def train(
         optimizer = keras.optimizers.Adam()
     else:
         steps = config.epochs * -(-len(training) // recipe.batch_size)
-        optimizer = keras.optimizers.Adam(
+        optimizer = keras.optimizers.AdamW(
             # One cycle: up for the first fifth, then down a half cosine to almost nothing.
             keras.optimizers.schedules.CosineDecay(
                 initial_learning_rate=recipe.peak_learning_rate / 20,
@@ -216,6 +242,7 @@ def train(
                 decay_steps=steps - steps // 5,
                 alpha=0.002,
             ),
+            weight_decay=recipe.weight_decay,
             beta_2=0.99,
         )
     model.compile(
@@ -247,7 +274,7 @@ def train(
     labkit.prepare(config.seed)
     twin = BUILDERS[config.model](recipe.dropout_rate)
     twin.set_weights(model.get_weights())
-    return twin
+    return average_over_shifts(twin) if recipe.average_shifts else twin
 
 
 def score(model: "keras.Model", images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -349,7 +376,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     if config.smoke:
         data = data.head(512, 256)
     training, validation = validation_indices(data.y_train, config.split)
-    name = f"{config.model.replace('-', '_')}-adam-crossentropy-s{config.seed}"
+    optimizer = "adamw" if recipe.peak_learning_rate else "adam"
+    name = f"{config.model.replace('-', '_')}-{optimizer}-crossentropy-s{config.seed}"
 
     with labkit.start_run(__file__, config, data.source, name) as run:
         if run.is_finished:
@@ -359,7 +387,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         metrics = {"train_seconds": run.seconds}
 
         for part, images, labels in (
-            ("train", data.x_train[training], data.y_train[training]),  # without dropout
+            ("train", data.x_train[training[:10000]], data.y_train[training[:10000]]),
             ("validation", data.x_train[validation], data.y_train[validation]),
             ("test", data.x_test, data.y_test),  # the one time that test images are looked at
         ):
