@@ -178,7 +178,7 @@ def start_run(
     Usage: `with labkit.start_run(__file__, config, data.source, "dense-adam-mse-s0") as run:`.
 
     `name` follows `RUN_NAME`; `parent` is the MLflow run under which this one is shown. With
-    `config.resume` the newest run of the same script text, settings and data goes on where it was
+    `config.resume` the newest run of the same code, settings and data goes on where it was
     stopped, or comes back finished. Ctrl-C marks the run KILLED, keeps what is there and leaves
     with exit code 130; an error marks it FAILED. Raises `ValueError` for a name that breaks the
     convention.
@@ -239,7 +239,7 @@ def _find_or_make(
     script = f"{path.parent.name}.{path.stem}"
     settings = dataclasses.asdict(config)
     resume = settings.pop("resume", False)
-    identity = json.dumps([settings, source, path.read_text()], sort_keys=True, default=str)
+    identity = json.dumps([settings, source, _code(path)], sort_keys=True, default=str)
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
     if resume:
         for folder, state in _runs(script):
@@ -275,6 +275,21 @@ def _find_or_make(
     )
     run._write_state()
     return run, held
+
+
+def _code(script: Path) -> list[str]:
+    """Text of `script` and of the modules of its own lab that it imports, directly or not."""
+    found: dict[Path, str] = {}
+    pending = [script]
+    while pending:
+        path = pending.pop()
+        if path in found or not path.exists():
+            continue
+        found[path] = path.read_text()
+        pattern = rf"^\s*(?:from|import) {script.parent.name}\.([\w.]+)"
+        for module in re.findall(pattern, found[path], re.MULTILINE):
+            pending.append(script.parent / f"{module.replace('.', '/')}.py")
+    return [found[path] for path in sorted(found)]
 
 
 def _begin_mlflow_run(run: Run, parent: str) -> None:

@@ -16,7 +16,9 @@ import requests
 import labkit
 from tests.conftest import ROOT
 from tp1_mnist_api.app import Model, ModelError, create_app
-from tp1_mnist_api.train_model import build_dense, export_for_serving, to_input
+from tp1_mnist_api.export import export_for_serving, sha256_of
+from tp1_mnist_api.models import build_dense
+from tp1_mnist_api.train_model import to_input
 
 ZEROS = [0] * 784
 
@@ -24,13 +26,11 @@ ZEROS = [0] * 784
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """An untrained dense network, exported with its card."""
-    import hashlib
-
     labkit.prepare(0)
     path = tmp_path_factory.mktemp("model") / "mnist.tflite"
     export_for_serving(build_dense(), path, np.zeros((2, 784), np.float32))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_suffix(".json").write_text(json.dumps({"sha256": digest, "model": "dense"}))
+    card = {"sha256": sha256_of(path), "model": "dense"}
+    path.with_suffix(".json").write_text(json.dumps(card))
     return path
 
 

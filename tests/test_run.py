@@ -128,6 +128,26 @@ def test_finished_run_is_not_repeated_and_other_settings_are(home):
         assert not other.is_finished
 
 
+def test_edited_code_is_not_resumed(home, tmp_path):
+    lab = tmp_path / "lab"
+    lab.mkdir()
+    (lab / "train.py").write_text("from lab.models import build")
+    (lab / "models.py").write_text("build = 1")
+    (lab / "other.py").write_text("")
+
+    def is_found() -> bool:
+        script = str(lab / "train.py")
+        with labkit.start_run(script, Config(resume=True), "sample", "net-adam-mse-s0") as run:
+            return run.is_finished
+
+    assert not is_found()
+    assert is_found()
+    (lab / "other.py").write_text("unrelated = 1")
+    assert is_found()
+    (lab / "models.py").write_text("build = 2")
+    assert not is_found()
+
+
 def test_a_run_in_progress_is_not_resumed_by_a_second_process(home):
     with (
         labkit.start_run(__file__, Config(), "sample", "net-adam-mse-s0") as first,

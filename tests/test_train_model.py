@@ -9,7 +9,9 @@ import pytest
 import labkit
 from tp1_mnist_api import train_model
 from tp1_mnist_api.app import Model
-from tp1_mnist_api.train_model import BUILDERS, RECIPES, beats, to_input, validation_indices
+from tp1_mnist_api.export import export_for_serving
+from tp1_mnist_api.models import BUILDERS, average_over_shifts
+from tp1_mnist_api.train_model import RECIPES, beats, to_input, validation_indices
 
 
 @pytest.fixture
@@ -45,6 +47,23 @@ def test_each_model_can_learn_32_images_by_heart(name, few):
     predicted = model.predict(x, verbose=0)
     np.testing.assert_allclose(predicted.sum(axis=1), 1, rtol=1e-5)
     assert np.mean(predicted.argmax(axis=1) == y) == 1
+
+
+def test_averaging_is_the_mean_over_five_shifted_images(few):
+    labkit.prepare(0)
+    x, _ = few
+    model = BUILDERS["dense"](0.2)
+    images = np.pad(x.reshape(-1, 28, 28), ((0, 0), (1, 1), (1, 1)))
+    shifts = [(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)]
+    expected = np.mean(
+        [
+            model.predict(images[:, top : top + 28, left : left + 28].reshape(-1, 784), verbose=0)
+            for top, left in shifts
+        ],
+        axis=0,
+    )
+    averaged = average_over_shifts(model).predict(x, verbose=0)
+    np.testing.assert_allclose(averaged, expected, atol=1e-6)
 
 
 def test_last_split_is_keras_validation_split():
@@ -117,12 +136,12 @@ def test_a_whole_training_is_tracked_registered_and_exported(home):
 def test_an_export_that_differs_is_refused(tmp_path, few, monkeypatch):
     labkit.prepare(0)
     model = BUILDERS["dense"](0.2)
-    assert train_model.export_for_serving(model, tmp_path / "a.tflite", few[0]) <= 1e-5
+    assert export_for_serving(model, tmp_path / "a.tflite", few[0]) <= 1e-5
     other = BUILDERS["dense"](0.2)
     monkeypatch.setattr(model, "export", other.export)  # exports other weights
     other(few[0])
     with pytest.raises(RuntimeError, match="differs from Keras"):
-        train_model.export_for_serving(model, tmp_path / "b.tflite", few[0])
+        export_for_serving(model, tmp_path / "b.tflite", few[0])
 
 
 @pytest.mark.realdata

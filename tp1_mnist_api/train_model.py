@@ -11,13 +11,10 @@ convolutions take the same input, 784 grey values?
 Add --resume to go on after a crash. README.md has the figures, times and questions.
 """
 
-import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -26,12 +23,13 @@ from filelock import FileLock
 import labkit
 from labkit import figures
 from tp1_mnist_api.augmentation import random_warp
+from tp1_mnist_api.export import export_for_serving, sha256_of
+from tp1_mnist_api.models import BUILDERS, average_over_shifts
 
 keras = labkit.lazy("keras")  # TensorFlow loads at the first use, so that --help is immediate
 mlflow = labkit.lazy("mlflow")
 batches = labkit.lazy("labkit.batches")
 
-NUM_CLASSES = 10
 REGISTERED_NAME = "mnist"
 
 
@@ -99,79 +97,6 @@ RECIPES = {
         weight_decay=0.05,
         average_shifts=True,
     ),
-}
-
-
-# --- Models: each maps 784 values in 0..1 to 10 probabilities -----------------------------------
-
-
-def build_dense(dropout_rate: float = 0.2) -> "keras.Model":
-    """The hand-out's network: 407,050 parameters."""
-    inputs = keras.Input((784,))
-    x = keras.layers.Dense(512, activation="relu")(inputs)  # (B, 512)
-    x = keras.layers.Dropout(dropout_rate)(x)
-    outputs = keras.layers.Dense(NUM_CLASSES, activation="softmax")(x)  # (B, 10)
-    return keras.Model(inputs, outputs, name="dense")
-
-
-def build_dense_strong(dropout_rate: float) -> "keras.Model":
-    """Three wide dense layers with batch normalisation: 2,922,506 parameters."""
-    inputs = x = keras.Input((784,))
-    for _ in range(3):
-        x = keras.layers.Dense(1024, use_bias=False, kernel_initializer="he_normal")(x)  # (B, 1024)
-        x = normalise_and_activate(x)
-        x = keras.layers.Dropout(dropout_rate)(x)
-    outputs = keras.layers.Dense(NUM_CLASSES, activation="softmax", dtype="float32")(x)  # (B, 10)
-    return keras.Model(inputs, outputs, name="dense_strong")
-
-
-def build_cnn(dropout_rate: float) -> "keras.Model":
-    """Three convolutions and a dense layer: 392,266 parameters.
-
-    The order is made for a CPU: a stride at once, and normalisation after pooling, where it has a
-    quarter of the values to go through.
-    """
-    conv = partial(keras.layers.Conv2D, padding="same", kernel_initializer="he_normal")
-    inputs = keras.Input((784,))
-    x = keras.layers.Reshape((28, 28, 1))(inputs)  # (B, 28, 28, 1)
-    x = keras.layers.Cropping2D(2)(x)  # (B, 24, 24, 1), the margin is empty
-    x = conv(32, 5, strides=2, activation="relu")(x)  # (B, 12, 12, 32)
-    for filters in (64, 128):
-        x = conv(filters, 3, use_bias=False)(x)  # (B, 12, 12, 64), then (B, 6, 6, 128)
-        x = keras.layers.MaxPooling2D()(x)  # (B, 6, 6, 64), then (B, 3, 3, 128)
-        x = normalise_and_activate(x)
-    x = keras.layers.Flatten()(x)  # (B, 1152)
-    x = keras.layers.Dropout(dropout_rate)(x)
-    x = keras.layers.Dense(256, use_bias=False, kernel_initializer="he_normal")(x)  # (B, 256)
-    x = normalise_and_activate(x)
-    outputs = keras.layers.Dense(NUM_CLASSES, activation="softmax", dtype="float32")(x)  # (B, 10)
-    return keras.Model(inputs, outputs, name="cnn")
-
-
-def normalise_and_activate(x: "keras.KerasTensor") -> "keras.KerasTensor":
-    """Batch normalisation with a memory of about 20 batches, then ReLU; the shape stays."""
-    return keras.layers.Activation("relu")(keras.layers.BatchNormalization(momentum=0.95)(x))
-
-
-def average_over_shifts(model: "keras.Model") -> "keras.Model":
-    """The mean of `model`'s probabilities on an image and on its four shifts by one pixel.
-
-    Five looks at each image instead of one: better and five times slower. The input stays (B, 784).
-    """
-    inputs = keras.Input((784,))
-    image = keras.layers.Reshape((28, 28, 1))(inputs)  # (B, 28, 28, 1)
-    padded = keras.layers.ZeroPadding2D(1)(image)  # (B, 30, 30, 1)
-    views = []
-    for top, left in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2)):
-        view = keras.layers.Cropping2D(((top, 2 - top), (left, 2 - left)))(padded)
-        views.append(model(keras.layers.Reshape((784,))(view)))  # (B, 10)
-    return keras.Model(inputs, keras.layers.Average()(views), name=f"{model.name}_averaged")
-
-
-BUILDERS: dict[str, Callable[[float], "keras.Model"]] = {
-    "dense": build_dense,
-    "dense-strong": build_dense_strong,
-    "cnn": build_cnn,
 }
 
 
@@ -285,28 +210,7 @@ def score(model: "keras.Model", images: np.ndarray, labels: np.ndarray) -> tuple
     return float(keras.ops.mean(losses)), float(accuracy)
 
 
-# --- Export, tracking, main ----------------------------------------------------------------------
-
-
-def export_for_serving(model: "keras.Model", path: Path, images: np.ndarray) -> float:
-    """Write `model` for LiteRT, check it against Keras, and return the largest difference.
-
-    `images` is (n, 784) in 0..1. Raises `RuntimeError` above 1e-5: such a file must not be served.
-    """
-    from ai_edge_litert.interpreter import Interpreter
-
-    expected = keras.ops.convert_to_numpy(model(images))  # Keras wants one call before an export
-    model.export(path, format="litert", verbose=False)
-    interpreter = Interpreter(str(path))
-    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], images.shape)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
-    interpreter.invoke()
-    served = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    difference = float(np.abs(served - expected).max())
-    if not difference <= 1e-5:
-        raise RuntimeError(f"{path}: the export differs from Keras by {difference:.1e}, above 1e-5")
-    return difference
+# --- Tracking, main ----------------------------------------------------------------------
 
 
 def beats(challenger: dict[str, str], champion: dict[str, str]) -> bool:
@@ -404,7 +308,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         x_validation = to_input(data.x_train[validation])
         difference = export_for_serving(model, run.folder / "mnist.tflite", x_validation[:1000])
         card = {
-            "sha256": hashlib.sha256((run.folder / "mnist.tflite").read_bytes()).hexdigest(),
+            "sha256": sha256_of(run.folder / "mnist.tflite"),
             "model": config.model,
             "parameters": model.count_params(),
             "data_source": data.source,
