@@ -18,6 +18,7 @@ def summary(values: list[float]) -> dict[str, Any]:
 def write(name: str, content: dict[str, Any]) -> None:
     """Write `results/<name>.json`. Usage: `write("bench.x", {"seconds": summary(seconds)})`."""
     path = FOLDER / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
     print(f"Wrote {path}")
 
