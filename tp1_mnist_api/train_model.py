@@ -3,12 +3,16 @@
 Which accuracy does the hand-out's dense network really reach, and how far do augmentation and
 convolutions take the same input, 784 grey values?
 
-    python tp1_mnist_api/train_model.py --model dense          # the hand-out's network
-    python tp1_mnist_api/train_model.py --model dense-strong   # no convolutions, every honest trick
-    python tp1_mnist_api/train_model.py                        # the small convolutional network
+    python tp1_mnist_api/train_model.py --model dense          # the hand-out's network, 15 s
+    python tp1_mnist_api/train_model.py --model dense-strong   # no convolutions, about 4 minutes
+    python tp1_mnist_api/train_model.py                        # a convolutional one, 5 minutes
     python tp1_mnist_api/train_model.py --smoke                # everything once, in seconds
 
-Add --resume to go on after a crash. README.md has the figures, times and questions.
+Times are for two cores. Expected on real MNIST: 97.8, 99.4 and 99.7 % of the test images; README.md
+has the exact figures with their spread. Add --resume to go on after a crash.
+
+References: Simard et al. (ICDAR 2003) for the distortions, Smith and Topin (arXiv 1708.07120) for
+the one-cycle learning rate.
 """
 
 import json
@@ -264,6 +268,15 @@ def report(config: Config, recipe: Recipe, metrics: dict[str, float], source: st
     )
 
 
+def show(metrics: dict[str, float]) -> dict[str, float]:
+    """Print the test accuracy beside its floors and return `metrics`."""
+    print(f"Test accuracy: {metrics['test_accuracy']:.4f}")
+    for name, value in metrics.items():
+        if name.startswith("floor_"):
+            print(f"  floor, {name.removeprefix('floor_').replace('_', ' ')}: {value:.4f}")
+    return metrics
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Train, evaluate once on the test images, track, export; return the final metrics."""
     config = labkit.parse(Config, argv)
@@ -285,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     with labkit.start_run(__file__, config, data.source, name) as run:
         if run.is_finished:
-            return run.metrics
+            return show(run.metrics)
         run.track(mlflow.log_params, {k: v for k, v in asdict(recipe).items() if k != "epochs"})
         model = train(config, recipe, data, training, validation, run)
         metrics = {"train_seconds": run.seconds}
@@ -330,10 +343,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                     for file in ("mnist.tflite", "mnist.json"):
                         shutil.copy2(run.folder / file, champion / file)
 
-    print(f"Test accuracy: {metrics['test_accuracy']:.4f}")
-    for floor in ("floor_majority", "floor_logistic_regression"):
-        print(f"  {floor.removeprefix('floor_').replace('_', ' ')}: {metrics[floor]:.4f}")
-    return metrics
+    return show(metrics)
 
 
 if __name__ == "__main__":
