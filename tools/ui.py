@@ -1,4 +1,4 @@
-"""Open MLflow's pages on the labs' store: one process and 250 MB instead of eight and 2 GB.
+"""Open MLflow's pages on the labs' store, with one worker and no job runners.
 
 python tools/ui.py --port 5001
 """

@@ -2,8 +2,8 @@
 
 The same idea as Simard, Steinkraus and Platt, "Best Practices for Convolutional Neural Networks
 Applied to Visual Document Analysis" (ICDAR 2003), section 2, with a smooth random field drawn on
-a coarse 4x4 grid instead of a filtered one on every pixel: 40 times cheaper, same effect. All of a
-batch is resampled at once; 60,000 images take about a second on one core.
+a coarse 4x4 grid instead of a filtered one on every pixel, which is cheaper. All of a batch is
+resampled at once; 60,000 images take about a second on one core.
 """
 
 from functools import cache
