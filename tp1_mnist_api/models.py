@@ -61,7 +61,8 @@ def normalise_and_activate(x: "keras.KerasTensor") -> "keras.KerasTensor":
 def average_over_shifts(model: "keras.Model") -> "keras.Model":
     """The mean of `model`'s probabilities on an image and on its four shifts by one pixel.
 
-    Five looks at each image instead of one: lower validation loss, five times the work. The input stays (B, 784).
+    Five looks at each image instead of one: lower validation loss, five times the work. The input
+    stays (B, 784).
     """
     inputs = keras.Input((784,))
     image = keras.layers.Reshape((28, 28, 1))(inputs)  # (B, 28, 28, 1)
