@@ -15,6 +15,17 @@ def summary(values: list[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "std": deviation, "n": len(values), "values": values}
 
 
+def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy (Wilson, JASA 1927), from counts to 0..1.
+
+    Usage: `low, high = accuracy_interval(9784, 10000)`.
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, total).proportion_ci(confidence_level=0.95, method="wilson")
+    return interval.low, interval.high
+
+
 def write(name: str, content: dict[str, Any]) -> None:
     """Write `results/<name>.json`. Usage: `write("bench.x", {"seconds": summary(seconds)})`."""
     path = FOLDER / f"{name}.json"

@@ -17,7 +17,7 @@ import labkit
 from tests.conftest import ROOT
 from tp1_mnist_api.app import Model, ModelError, create_app
 from tp1_mnist_api.export import export_for_serving, sha256_of
-from tp1_mnist_api.models import build_dense
+from tp1_mnist_api.models import build_compact
 from tp1_mnist_api.train_model import to_input
 
 ZEROS = [0] * 784
@@ -28,8 +28,8 @@ def exported(tmp_path_factory):
     """An untrained dense network, exported with its card."""
     labkit.prepare(0)
     path = tmp_path_factory.mktemp("model") / "mnist.tflite"
-    export_for_serving(build_dense(), path, np.zeros((2, 784), np.float32))
-    card = {"sha256": sha256_of(path), "model": "dense"}
+    export_for_serving(build_compact(0.1), path, np.zeros((2, 784), np.float32))
+    card = {"sha256": sha256_of(path), "model": "compact"}
     path.with_suffix(".json").write_text(json.dumps(card))
     return path
 
@@ -59,9 +59,9 @@ def shapes(image: np.ndarray) -> dict[str, list]:
 def test_allowed_shapes_give_the_same_prediction(client, digit, exported, shape):
     answer = client.post("/predict", json={"image": shapes(digit)[shape], "extra": 1})
     assert answer.status_code == 200
-    expected = Model(exported).predict(to_input(digit[None])[0])
+    expected = Model(exported).predict(to_input(digit[None]))
     assert answer.json["prediction"] == int(expected.argmax())
-    np.testing.assert_array_equal(np.float32(answer.json["probabilities"]), expected[None])
+    np.testing.assert_array_equal(np.float32(answer.json["probabilities"]), expected)
 
 
 def test_success_is_byte_compatible(client, digit):
@@ -173,7 +173,7 @@ def test_unforeseen_error_is_json_without_details(exported, monkeypatch):
 
 def test_health_and_card(client):
     assert client.get("/health").json == {"model_loaded": True, "status": "ok"}
-    assert client.get("/model").json["model"] == "dense"
+    assert client.get("/model").json["model"] == "compact"
 
 
 def copy(exported, folder):
@@ -205,7 +205,7 @@ def test_missing_model_and_card_are_refused(exported, tmp_path):
 
 def test_many_threads_get_their_own_answers(client, exported):
     images = labkit.load_mnist("sample").x_test[:64]
-    expected = [Model(exported).predict(pixels).argmax() for pixels in to_input(images)]
+    expected = Model(exported).predict(to_input(images)).argmax(axis=1).tolist()
     answers = {}
 
     def ask(number: int) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import labkit
+from labkit.results import accuracy_interval
 from tp1_mnist_api import evaluate, train_model
 
 
@@ -43,7 +44,7 @@ def test_interval_against_wilsons_formula(correct, total):
     z, p = 1.959963984540054, correct / total
     centre = (p + z**2 / (2 * total)) / (1 + z**2 / total)
     half = z / (1 + z**2 / total) * math.sqrt(p * (1 - p) / total + z**2 / (4 * total**2))
-    low, high = evaluate.accuracy_interval(correct, total)
+    low, high = accuracy_interval(correct, total)
     assert low == pytest.approx(centre - half)
     assert high == pytest.approx(centre + half)
 

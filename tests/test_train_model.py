@@ -120,8 +120,7 @@ def test_a_whole_training_is_tracked_registered_and_exported(home):
     images = to_input(labkit.load_mnist("sample").x_test)
     expected = restored.predict(images)
     served = Model(run.folder / "mnist.tflite")
-    actual = np.stack([served.predict(image) for image in images])
-    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    np.testing.assert_allclose(served.predict(images), expected, atol=1e-5)
     assert (home / "outputs" / "champion" / "mnist.tflite").exists()
     names = {path.name for path in run.folder.iterdir()}
     assert {"report.md", "learning_curves.png", "model.keras", "mnist.json"} <= names

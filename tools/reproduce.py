@@ -45,6 +45,7 @@ EXPERIMENTS = {
         ),
         Experiment(TRAIN, "dense_strong", ("--model", "dense-strong"), (0, 1, 2), EVALUATE),
         Experiment(TRAIN, "cnn", ("--model", "cnn"), (0, 1, 2), EVALUATE),
+        Experiment(TRAIN, "compact", ("--model", "compact"), (0, 1, 2), EVALUATE),
     ],
 }
 

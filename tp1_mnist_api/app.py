@@ -5,175 +5,168 @@
 
     curl -X POST http://127.0.0.1:5000/predict -H 'Content-Type: application/json' \\
          -d '{"image": [0, 0, ..., 0]}'          # 784 numbers in 0..255, white on black
+    curl -X POST http://127.0.0.1:5000/predict -F image=@photo_of_a_digit.jpg
 
-Routes: POST /predict, GET /health, GET /model. README.md describes the contract.
+http://127.0.0.1:5000/ is a page to draw a digit on, /docs describes all routes. This is one process
+for a laptop; the container runs the same app in several workers (serving/server.py).
 """
 
 import argparse
-import hashlib
 import json
-import math
 import os
 import sys
-import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from ai_edge_litert.interpreter import Interpreter
-from flask import Flask, Response, current_app, jsonify, request
-from werkzeug.exceptions import HTTPException
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 
-LIMIT_BYTES = 1024 * 1024
+from tp1_mnist_api.serving import observe, pictures
+from tp1_mnist_api.serving.inputs import InputError, read_image, read_images
+from tp1_mnist_api.serving.model_file import Model, ModelError, default_model
 
-
-class ModelError(Exception):
-    """The model file can't be served; the message names it and says why."""
+to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
+PAGES = Path(__file__).resolve().parent / "serving" / "pages"
 
 
-class InputError(Exception):
-    """The request's image can't be used; the message is for the client."""
+@dataclass(frozen=True)
+class Limits:
+    """The longest bodies that are read; longer ones are answered 413."""
+
+    json_bytes: int = 2**20
+    picture_bytes: int = 10 * 2**20
 
 
-class Model:
-    """An exported classifier. Usage: `Model(Path("mnist.tflite")).predict(pixels)`."""
-
-    def __init__(self, path: Path) -> None:
-        """Load `path` and the card beside it (same name, `.json`).
-
-        Raises `ModelError` for a missing or damaged file, or one that its card doesn't describe.
-        """
-        try:
-            self.content = path.read_bytes()
-            self.card = json.loads(path.with_suffix(".json").read_text())
-            expected = self.card["sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"model {path}: can't read it or its .json card: {error}") from error
-        found = hashlib.sha256(self.content).hexdigest()
-        if found != expected:
-            raise ModelError(f"model {path}: SHA-256 is {found[:8]}, its card says {expected[:8]}")
-        self._threads = threading.local()
-        self.predict(np.zeros(784, np.float32))  # a file that can't run is refused now, not later
-
-    def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """Ten probabilities, (10,) float32, of `pixels`, (784,) float32 in 0..1."""
-        if not hasattr(self._threads, "interpreter"):  # one interpreter is not for two threads
-            try:
-                interpreter = Interpreter(model_content=self.content, num_threads=1)
-                interpreter.allocate_tensors()
-            except (ValueError, RuntimeError) as error:
-                raise ModelError(f"the model file is not a LiteRT model: {error}") from error
-            self._threads.interpreter = interpreter
-        interpreter = self._threads.interpreter
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels[None])
-        interpreter.invoke()
-        return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
+def answer(content: dict, status: int = 200) -> Response:
+    """`content` as JSON, byte for byte as Flask's `jsonify` writes it, in a third of the time."""
+    return Response(to_json(content) + "\n", status, content_type="application/json")
 
 
-def read_pixels(image: Any) -> np.ndarray:
-    """The JSON value `image` as (784,) float32 in 0..1.
+def uploaded_picture(limit_bytes: int) -> bytes:
+    """The encoded picture of a form's field `image` or of the body itself.
 
-    Allowed are 784 numbers, 28 rows of 28, or those with one axis of length 1 in front or, for
-    rows, behind. Raises `InputError` for anything else.
+    Raises `InputError` for a form without it, 413 above the limit and 415 for other content.
     """
-    values = image
-    if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
-        values = values[0]
-    if isinstance(values, list) and values and all(isinstance(row, list) for row in values):
-        if len(values) != 28 or any(len(row) != 28 for row in values):
-            raise InputError("image: expected 784 values or 28 rows of 28, got other lists")
-        values = [value for row in values for value in row]
-        if all(isinstance(value, list) and len(value) == 1 for value in values):
-            values = [value[0] for value in values]
-    if not isinstance(values, list):
-        raise InputError(f"image: expected a list of 784 numbers, got {type(image).__name__}")
-    if len(values) != 784:
-        raise InputError(f"image: expected one image of 784 values, got {len(values)}")
-    for position, value in enumerate(values):
-        if type(value) not in (int, float):  # a bool is an int for isinstance
-            kind = type(value).__name__
-            raise InputError(f"image: value {position} is not a number but {kind}")
-        if not (0 <= value <= 255):  # false for NaN too
-            shown = repr(value) if isinstance(value, float) else "an integer"
-            raise InputError(f"image: value {position} is outside 0..255: {shown}")
-    largest = max(values)
-    if 0 < largest <= 1:
-        raise InputError(f"image: largest value is {largest}; send 0..255, not divided by 255")
-    return np.array(values, dtype=np.float32) / 255
+    request.max_content_length = limit_bytes
+    if request.mimetype == "multipart/form-data":
+        if "image" not in request.files:
+            raise InputError("No image provided", "no_image")
+        return request.files["image"].read()
+    if request.mimetype in pictures.MEDIA_TYPES:
+        return request.get_data()
+    raise UnsupportedMediaType(
+        f"Send application/json, multipart/form-data or {', '.join(pictures.MEDIA_TYPES)}"
+    )
 
 
-def default_model() -> Path:
-    """This machine's champion or, before there is one, the model that comes with the code."""
-    lab = Path(__file__).resolve().parent
-    home = Path(os.environ.get("LABKIT_HOME", lab.parent)).expanduser()
-    champion = home / "outputs" / "champion" / "mnist.tflite"
-    return champion if champion.exists() else lab / "model" / "mnist.tflite"
+def create_app(
+    model: Model | None,
+    limits: Limits = Limits(),
+    log_requests: bool = False,
+    is_draining: Callable[[], bool] = lambda: False,
+) -> Flask:
+    """The API around `model`. Usage: `create_app(Model(path)).test_client()`.
 
-
-def create_app(model: Model | None) -> Flask:
-    """The API around `model`. Usage: `create_app(Model(path)).test_client()`."""
+    Without a model every prediction is answered 503. `is_draining` tells that the server is about
+    to stop, so that /ready can say so.
+    """
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = LIMIT_BYTES
-    app.config["MODEL"] = model
+    app.config.update(
+        LIMITS=limits,
+        IS_DRAINING=is_draining,
+        MAX_CONTENT_LENGTH=limits.json_bytes,
+        MAX_FORM_MEMORY_SIZE=limits.json_bytes,
+    )
 
     @app.post("/predict")
-    def predict() -> tuple[Response, int] | Response:
-        model = current_app.config["MODEL"]
+    def predict() -> Response:
         if model is None:
-            return jsonify(error="The model could not be loaded"), 503
-        if not request.is_json:
-            return jsonify(error="Send JSON: Content-Type: application/json"), 415
-        try:
-            body = json.loads(request.get_data())
-        except (ValueError, RecursionError):
-            return jsonify(error="The body is not valid JSON"), 400
-        if not isinstance(body, dict | list):
-            return jsonify(error='The body must be an object: {"image": [...]}'), 400
-        if "image" not in body or isinstance(body, list):
-            return jsonify(error="No image provided"), 400
-        try:
-            pixels = read_pixels(body["image"])
-        except InputError as error:
-            return jsonify(error=str(error)), 400
+            return answer({"error": "The model could not be loaded"}, 503)
+        if request.is_json:
+            pixels = read_image(request.get_data())
+        else:
+            pixels = pictures.read_picture(uploaded_picture(limits.picture_bytes))
         probabilities = model.predict(pixels)
-        if not math.isclose(float(probabilities.sum()), 1, abs_tol=1e-3):
-            raise ModelError("the model's probabilities don't add up to 1")
-        return jsonify(
-            prediction=int(probabilities.argmax()), probabilities=[probabilities.tolist()]
+        observe.count_predictions(pixels, probabilities)
+        content = {
+            "prediction": int(probabilities[0].argmax()),
+            "probabilities": probabilities.tolist(),
+        }
+        if request.query_string and request.args.get("seen") == "true":
+            content["seen"] = (pixels * 255).round().astype(int).reshape(28, 28).tolist()
+        return answer(content)
+
+    @app.post("/predict/batch")
+    def predict_batch() -> Response:
+        if model is None:
+            return answer({"error": "The model could not be loaded"}, 503)
+        if not request.is_json:
+            raise UnsupportedMediaType("Send application/json")
+        pixels = read_images(request.get_data())
+        probabilities = model.predict(pixels)
+        observe.count_predictions(pixels, probabilities)
+        return answer(
+            {
+                "predictions": probabilities.argmax(axis=1).tolist(),
+                "probabilities": probabilities.tolist(),
+            }
         )
 
     @app.get("/health")
-    def health() -> tuple[Response, int]:
-        loaded = current_app.config["MODEL"] is not None
-        status = "ok" if loaded else "no model"
-        return jsonify(model_loaded=loaded, status=status), 200 if loaded else 503
+    def health() -> Response:
+        """The process is alive."""
+        status = "ok" if model else "no model"
+        return answer({"model_loaded": model is not None, "status": status}, 200 if model else 503)
+
+    @app.get("/ready")
+    def ready() -> Response:
+        """New requests are welcome."""
+        is_ready = model is not None and not is_draining()
+        return answer({"ready": is_ready}, 200 if is_ready else 503)
 
     @app.get("/model")
-    def card() -> tuple[Response, int] | Response:
-        model = current_app.config["MODEL"]
-        return (
-            jsonify(model.card) if model else (jsonify(error="The model could not be loaded"), 503)
+    def card() -> Response:
+        if model is None:
+            return answer({"error": "The model could not be loaded"}, 503)
+        return answer(model.card)
+
+    for path, file, content_type in (
+        ("/", "draw.html", "text/html; charset=utf-8"),
+        ("/docs", "docs.html", "text/html; charset=utf-8"),
+        ("/openapi.json", "openapi.json", "application/json"),
+    ):
+        content = (PAGES / file).read_bytes()
+        app.add_url_rule(
+            path,
+            endpoint=file,
+            view_func=lambda content=content, content_type=content_type: Response(
+                content, content_type=content_type, headers={"Cache-Control": "no-cache"}
+            ),
         )
+
+    @app.errorhandler(InputError)
+    def refused(error: InputError) -> Response:
+        observe.REFUSED.labels(error.reason).inc()
+        return answer({"error": str(error)}, 400)
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:
         """404, 405, 413 and the like as JSON; headers such as Allow are kept."""
+        if error.code in (413, 415):
+            observe.REFUSED.labels("too_large" if error.code == 413 else "media_type").inc()
         response = error.get_response()
-        response.data = json.dumps({"error": error.description})
+        response.data = json.dumps({"error": error.description}) + "\n"
         response.content_type = "application/json"
         return response
 
     @app.errorhandler(Exception)
-    def unforeseen(error: Exception) -> tuple[Response, int]:
-        current_app.logger.exception("unforeseen error", exc_info=error)
-        return jsonify(error="Internal error"), 500
+    def unforeseen(error: Exception) -> Response:
+        observe.log_error(error)
+        return answer({"error": "Internal error"}, 500)
 
+    observe.watch(app, log_requests)
     return app
-
-
-def create_default_app() -> Flask:
-    """The API around the default model, for WSGI servers: `gunicorn 'app:create_default_app()'`."""
-    return create_app(Model(default_model()))
 
 
 def main() -> None:
@@ -194,7 +187,7 @@ def main() -> None:
         "--model",
         type=Path,
         default=default_model(),
-        help="exported model, its card beside it (default: the champion)",
+        help="exported model, its card beside it (default: $MODEL or the champion)",
     )
     arguments = parser.parse_args()
     if not 1 <= arguments.port <= 65535:

@@ -14,6 +14,7 @@ import numpy as np
 
 import labkit
 from labkit import figures
+from labkit.results import accuracy_interval
 from tp1_mnist_api.train_model import to_input
 
 keras = labkit.lazy("keras")
@@ -46,14 +47,6 @@ class Config:
         """Refuse impossible values, naming field, limit and value."""
         if self.robustness_images < 1:
             raise ValueError(f"--robustness-images must be 1 or more, got {self.robustness_images}")
-
-
-def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of an accuracy (Wilson, JASA 1927), from counts to 0..1."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(correct, total).proportion_ci(confidence_level=0.95, method="wilson")
-    return interval.low, interval.high
 
 
 def reliability(
