@@ -44,6 +44,7 @@ MODELS = {
     "dense_stratified": "the same, random stratified validation images",
     "dense_strong": "strong dense network",
     "cnn": "convolutional network",
+    "compact": "small convolutional network, the one that is served",
 }
 
 

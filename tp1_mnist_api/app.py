@@ -60,6 +60,14 @@ def uploaded_picture(limit_bytes: int) -> bytes:
     )
 
 
+def is_true(name: str) -> bool:
+    """The query's parameter `name`, true or false; raises `InputError` for another value."""
+    value = request.args.get(name, "false")
+    if value not in ("true", "false"):
+        raise InputError(f"{name}: expected true or false, got {value!r}", "value")
+    return value == "true"
+
+
 def create_app(
     model: Model | None,
     limits: Limits = Limits(),
@@ -83,6 +91,7 @@ def create_app(
     def predict() -> Response:
         if model is None:
             return answer({"error": "The model could not be loaded"}, 503)
+        wants_seen = bool(request.query_string) and is_true("seen")
         if request.is_json:
             pixels = read_image(request.get_data())
         else:
@@ -93,7 +102,7 @@ def create_app(
             "prediction": int(probabilities[0].argmax()),
             "probabilities": probabilities.tolist(),
         }
-        if request.query_string and request.args.get("seen") == "true":
+        if wants_seen:
             content["seen"] = (pixels * 255).round().astype(int).reshape(28, 28).tolist()
         return answer(content)
 

@@ -14,6 +14,7 @@ from tp1_mnist_api.serving.inputs import InputError
 
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
 LIMIT_PIXELS = 16_000_000
+Image.MAX_IMAGE_PIXELS = None  # Pillow only warns; ours is lower, and refuses
 WORKING_SIDE = 200
 BOX = 20
 WEAK, FULL = 0.15, 0.5

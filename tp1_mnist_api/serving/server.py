@@ -3,8 +3,8 @@
     python -m tp1_mnist_api.serving.server     # Linux and macOS; http://127.0.0.1:5000
 
 Settings come from the environment: HOST (127.0.0.1), PORT (5000), WORKERS (2), MODEL (the
-champion), LOG_REQUESTS (1), LIMIT_JSON_BYTES (1 MiB), LIMIT_PICTURE_BYTES (10 MiB), BODY_SECONDS (10: how long
-a client may take to send its body), DRAIN_SECONDS (1: see `DrainingServer`).
+champion), LOG_REQUESTS (1), LIMIT_JSON_BYTES (1 MiB), LIMIT_PICTURE_BYTES (10 MiB), BODY_SECONDS
+(10: how long a client may take to send its body), DRAIN_SECONDS (1: see `DrainingServer`).
 """
 
 import gc

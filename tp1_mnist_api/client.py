@@ -1,0 +1,112 @@
+"""Ask a running API which digit a picture shows.
+
+    python tp1_mnist_api/client.py digit.png              # a picture file
+    python tp1_mnist_api/client.py --test-image 0         # an image of MNIST's test set: a 7
+    python tp1_mnist_api/client.py digit.png --url http://127.0.0.1:8080
+
+Exit codes: 0 answered; 2 wrong arguments or an input that the API refused; 3 no API there.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import requests
+import tyro
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+import labkit
+from labkit.arguments import fail
+
+MEDIA_TYPES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to ask."""
+
+    picture: Annotated[Path | None, tyro.conf.Positional] = None
+    """PNG, JPEG or WebP file of one digit."""
+    test_image: int | None = None
+    """Index of an MNIST test image, 0 to 9999, instead of a file."""
+    url: str = "http://127.0.0.1:5000"
+    """Where the API is."""
+    timeout: float = 5.0
+    """Seconds to wait for an answer."""
+    retries: int = 3
+    """Further tries while there is no answer or a 502, 503 or 504, after 0.5, 1, 2... seconds."""
+    data: labkit.DataChoice = "auto"
+    """Where test images come from. auto: real MNIST or, without it, a sample."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values, naming field, limit and value."""
+        if (self.picture is None) == (self.test_image is None):
+            raise ValueError("give either a picture file or --test-image")
+        if self.timeout <= 0:
+            raise ValueError(f"--timeout must be above 0, got {self.timeout}")
+        if self.retries < 0:
+            raise ValueError(f"--retries must be 0 or more, got {self.retries}")
+
+
+def patient_session(retries: int) -> requests.Session:
+    """A session that tries again with growing pauses. Usage: `patient_session(3).get(url)`."""
+    # A prediction changes nothing on the server, so that a POST may be repeated too.
+    retry = Retry(
+        retries, backoff_factor=0.5, status_forcelist=(502, 503, 504), allowed_methods=None,
+        raise_on_status=False,
+    )  # fmt: skip
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(max_retries=retry))
+    session.mount("https://", HTTPAdapter(max_retries=retry))
+    return session
+
+
+def request_body(config: Config) -> dict:
+    """Arguments for `requests.post`: a picture file as it is, a test image as 784 numbers."""
+    if config.picture:
+        if config.picture.suffix.lower() not in MEDIA_TYPES:
+            fail(f"{config.picture} must be one of {', '.join(MEDIA_TYPES)}")
+        try:
+            content = config.picture.read_bytes()
+        except OSError as error:
+            fail(f"can't read {config.picture}: {error.strerror}")
+        media_type = f"image/{MEDIA_TYPES[config.picture.suffix.lower()]}"
+        return {"data": content, "headers": {"Content-Type": media_type}}
+    images = labkit.load_mnist(config.data).x_test
+    if not 0 <= config.test_image < len(images):
+        fail(f"--test-image must be 0 to {len(images) - 1}, got {config.test_image}")
+    return {"json": {"image": images[config.test_image].ravel().tolist()}}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Ask, print the answer and the time it took; return the probability of each digit."""
+    config = labkit.parse(Config, argv)
+    body = request_body(config)
+    began = time.perf_counter()
+    try:
+        with patient_session(config.retries) as session:
+            response = session.post(f"{config.url}/predict", timeout=config.timeout, **body)
+        answer = response.json()
+    except (requests.RequestException, ValueError) as error:
+        reason = type(error).__name__
+        print(
+            f"error: no API answers at {config.url} ({reason}). Start one: make serve",
+            file=sys.stderr,
+        )
+        raise SystemExit(3) from None
+    milliseconds = 1000 * (time.perf_counter() - began)
+    if response.status_code != 200:
+        fail(f"{response.status_code}: {answer.get('error', answer)}")
+    probabilities = answer["probabilities"][0]
+    print(f"Prediction: {answer['prediction']}  ({milliseconds:.1f} ms)")
+    for digit in sorted(range(10), key=lambda digit: -probabilities[digit])[:3]:
+        print(f"  {digit}: {probabilities[digit]:.4f}")
+    return {str(digit): value for digit, value in enumerate(probabilities)}
+
+
+if __name__ == "__main__":
+    main()
