@@ -95,6 +95,7 @@ class RsgiApp:
             environ["wsgi.input"] = _Late()
             return 0
         environ["CONTENT_LENGTH"] = str(len(body))
+        environ.pop("HTTP_TRANSFER_ENCODING", None)  # it is whole now
         environ["wsgi.input"] = io.BytesIO(body)
         return len(body)
 

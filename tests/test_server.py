@@ -1,0 +1,230 @@
+"""The API in several processes: faults are caused, and the others keep being served."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import requests
+
+import labkit
+from tests.conftest import ROOT
+from tp1_mnist_api.serving.model_file import LAB, Model
+from tp1_mnist_api.train_model import to_input
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the server is for Linux and macOS")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def workers_of(pid: int) -> list[int]:
+    done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
+    found = []
+    for child in map(int, done.stdout.split()):
+        command = subprocess.run(
+            ["ps", "-o", "args=", "-p", str(child)], capture_output=True, text=True
+        )
+        if "resource_tracker" not in command.stdout:
+            found.append(child)
+    return found
+
+
+class Server:
+    """The real server in processes of its own."""
+
+    def __init__(self, log, **environment):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        settings = {"PORT": str(self.port), "MODEL": str(LAB / "model" / "mnist.tflite")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tp1_mnist_api.serving.server"],
+            cwd=ROOT, env={**os.environ, **settings, **environment}, stdout=log, stderr=log,
+        )  # fmt: skip
+        for _ in range(300):
+            try:
+                if requests.get(f"{self.url}/ready", timeout=1).ok:
+                    return
+            except requests.ConnectionError:
+                time.sleep(0.1)
+        raise AssertionError("the server did not start")
+
+
+@pytest.fixture
+def server(tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        running = Server(log, BODY_SECONDS="1", DRAIN_SECONDS="1")
+        running.log = tmp_path / "log"
+        yield running
+        if running.process.poll() is None:
+            running.process.terminate()
+        running.process.wait(timeout=40)
+
+
+def images_and_answers():
+    images = labkit.load_mnist("sample").x_test[:64]
+    expected = Model(LAB / "model" / "mnist.tflite").predict(to_input(images))
+    return images, expected
+
+
+def ask_for(server, seconds: float, clients: int = 6) -> tuple[list[int], list[Exception]]:
+    """Ask from several connections for a while: right answers per client, and failures.
+
+    A new connection that is refused, or reset before its first answer, ends its client: the
+    server had stopped listening.
+    """
+    images, expected = images_and_answers()
+    right, failures = [0] * clients, []
+    end = time.monotonic() + seconds
+
+    def ask(number: int) -> None:
+        connection, fresh, index = None, True, number
+        while time.monotonic() < end:
+            try:
+                if connection is None:
+                    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+                    fresh = True
+                    connection.connect()
+            except ConnectionRefusedError:  # http.client closed its socket
+                break
+            try:
+                body = json.dumps({"image": images[index].ravel().tolist()})
+                connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                found = np.float32(json.loads(response.read())["probabilities"][0])
+                np.testing.assert_allclose(found, expected[index], atol=1e-6)
+                right[number] += 1
+                if response.getheader("connection") == "close":
+                    connection.close()
+                    connection = None
+            except Exception as error:
+                connection.close()
+                if fresh and isinstance(error, ConnectionError):
+                    break
+                failures.append(error)
+                connection = None
+            else:
+                fresh = connection is None
+            index = (index + clients) % len(images)
+        if connection is not None:
+            connection.close()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return right, failures
+
+
+def test_sixteen_clients_get_their_own_answers(server):
+    right, failures = ask_for(server, 2, clients=16)
+    assert not failures
+    assert min(right) > 0
+
+
+def test_a_killed_worker_costs_its_requests_in_flight_and_is_replaced(server):
+    before = workers_of(server.process.pid)
+    assert len(before) == 2
+    threading.Timer(1, os.kill, (before[0], signal.SIGKILL)).start()
+    right, failures = ask_for(server, 4)
+    assert min(right) > 0
+    assert len(failures) <= 6  # one for each connection
+    assert not [error for error in failures if isinstance(error, AssertionError)]
+    assert len(set(workers_of(server.process.pid)) - {before[0]}) == 2
+
+
+def test_sigterm_under_load_fails_no_request(server):
+    threading.Timer(1, server.process.send_signal, (signal.SIGTERM,)).start()
+    right, failures = ask_for(server, 6)
+    assert not failures
+    assert min(right) > 0
+    assert server.process.wait(timeout=20) == 0
+
+
+def test_not_ready_while_draining(server):
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    answer = requests.get(f"{server.url}/ready", timeout=2)
+    assert answer.status_code == 503
+    assert answer.headers["connection"] == "close"
+
+
+def raw(server, content: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    connection.sendall(content)
+    return connection
+
+
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+def test_slow_bodies_block_nobody_and_end_with_408(server):
+    slow = [raw(server, HEAD + b'Content-Length: 5000\r\n\r\n{"ima') for _ in range(30)]
+    began = time.monotonic()
+    images, expected = images_and_answers()
+    answer = requests.post(
+        f"{server.url}/predict", json={"image": images[0].tolist()}, timeout=5
+    ).json()
+    assert time.monotonic() - began < 0.9  # not after the slow ones' time-out
+    assert answer["prediction"] == expected[0].argmax()
+    for connection in slow:
+        assert connection.recv(4096).startswith(b"HTTP/1.1 408")
+        connection.close()
+
+
+def test_bodies_without_a_length_are_limited_too(server):
+    chunk = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
+    connection = raw(server, HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    with suppress(OSError):  # it is free to close
+        for _ in range(12):
+            connection.sendall(chunk)
+    assert connection.recv(4096).startswith(b"HTTP/1.1 413")
+    connection.close()
+    small = b'{"image": 1}'
+    connection = raw(server, HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    connection.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(small), small))
+    assert connection.recv(4096).startswith(b"HTTP/1.1 400")
+    connection.close()
+
+
+def test_metrics_add_up_over_workers_and_logs_are_json(server):
+    for _ in range(20):  # new connections reach both workers
+        requests.post(f"{server.url}/predict", json={"image": [0] * 784}, timeout=5)
+    requests.post(f"{server.url}/predict", json={"image": []}, timeout=5)
+    headers = {"X-Request-ID": "find-me"}
+    assert requests.get(f"{server.url}/health", headers=headers, timeout=5).headers[
+        "X-Request-ID"
+    ] == "find-me"  # fmt: skip
+    text = requests.get(f"{server.url}/metrics", timeout=5).text
+    assert 'mnist_requests_total{method="POST",route="/predict",status="200"} 20.0' in text
+    assert 'mnist_refused_inputs_total{reason="shape"} 1.0' in text
+    assert "mnist_confidence_count 20.0" in text
+    lines = [line for line in server.log.read_text().splitlines() if line.startswith("{")]
+    logged = [json.loads(line) for line in lines]
+    assert "find-me" in {line["request_id"] for line in logged}
+    assert {"status", "route", "milliseconds"} <= logged[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("PORT", "99999"), ("WORKERS", "none"), ("MODEL", "/nowhere.tflite")]
+)
+def test_wrong_settings_are_a_clear_message(name, value):
+    done = subprocess.run(
+        [sys.executable, "-m", "tp1_mnist_api.serving.server"],
+        cwd=ROOT, env={**os.environ, name: value}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert value in done.stderr
+    assert "Traceback" not in done.stderr
