@@ -1,7 +1,7 @@
 # One environment, a few commands. `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint smoke ui serve reproduce tables clean
+.PHONY: help setup run test lint smoke ui serve image image-test reproduce tables clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ PORT ?= 5000
 UI_PORT ?= 5001
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: $(INSTALLED) ## Make .venv and install the locked versions (uv if it is there, else pip)
 
@@ -50,6 +50,14 @@ ui: $(INSTALLED) ## Compare runs in MLflow, http://127.0.0.1:5001
 
 serve: $(INSTALLED) ## Serve the champion on http://127.0.0.1:5000 (PORT=8080 for another port)
 	$(BIN)/python tp1_mnist_api/app.py --port $(PORT)
+
+image: ## Build the API's container image, mnist-api
+	docker build -t mnist-api .
+
+image-test: image $(INSTALLED) ## Run the image as strictly as possible and check its answers
+	id=$$(docker run -d --read-only --cap-drop ALL --user 12345:12345 -p 127.0.0.1:$(PORT):5000 mnist-api) \
+		&& { $(BIN)/python tools/check_api.py --url http://127.0.0.1:$(PORT); status=$$?; \
+			docker stop $$id >/dev/null; docker rm $$id >/dev/null; exit $$status; }
 
 reproduce: $(INSTALLED) ## Rerun a lab's reference figures over all seeds: make reproduce LAB=tp1
 	$(BIN)/python tools/reproduce.py --lab $(LAB)
