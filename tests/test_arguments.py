@@ -5,14 +5,17 @@ import pytest
 from labkit import parse
 from tp1_mnist_api.train_model import Config
 
-SCRIPTS = ["tp1_mnist_api/train_model.py", "tp1_mnist_api/evaluate.py", "tp1_mnist_api/app.py"]
+LAB = "tp1_mnist_api"
+SCRIPTS = [
+    f"{LAB}/{n}.py" for n in ("train_model", "evaluate", "evaluate_pictures", "app", "client")
+]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_loads_no_heavy_library(python, script):
     done = python("-X", "importtime", script, "--help")
     assert done.returncode == 0
-    assert "--model" in done.stdout or "--run" in done.stdout
+    assert "--model" in done.stdout or "--run" in done.stdout or "--url" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"tensorflow", "keras", "mlflow", "matplotlib.pyplot", "sklearn", "scipy"}
 
