@@ -208,6 +208,6 @@ def test_the_evaluation_runs(home):
 
 
 @pytest.mark.realdata
-def test_pictures_of_real_digits_are_read():
+def test_pictures_of_real_digits_are_read(real_data):
     metrics = evaluate_pictures.main(["--images", "60", "--data", "real", "--part", "training"])
     assert min(metrics.values()) >= 0.9
