@@ -222,6 +222,17 @@ def test_many_threads_get_their_own_answers(client, exported):
     assert [answers[index] for index in range(64)] == expected
 
 
+@pytest.mark.parametrize("value", ["abc", "0", "65536", "-1"])
+@pytest.mark.parametrize("way", ["PORT", "--port"])
+def test_wrong_port_is_a_clear_error(python, monkeypatch, way, value):
+    if way == "PORT":
+        monkeypatch.setenv("PORT", value)
+    done = python("tp1_mnist_api/app.py", *([f"--port={value}"] if way == "--port" else []))
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert all(word in last for word in (way, "1 to 65535", value))
+
+
 def test_taken_port_is_a_clear_error_and_a_free_one_serves(exported):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -17,6 +17,7 @@ import requests
 
 import labkit
 from tests.conftest import ROOT
+from tp1_mnist_api.serving import settings
 from tp1_mnist_api.serving.model_file import LAB, Model
 from tp1_mnist_api.train_model import to_input
 
@@ -217,14 +218,44 @@ def test_metrics_add_up_over_workers_and_logs_are_json(server):
     assert {"status", "route", "milliseconds"} <= logged[0].keys()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("PORT", "99999"), ("WORKERS", "none"), ("MODEL", "/nowhere.tflite")]
-)
-def test_wrong_settings_are_a_clear_message(name, value):
-    done = subprocess.run(
+def start_in_vain(**environment) -> subprocess.CompletedProcess:
+    return subprocess.run(
         [sys.executable, "-m", "tp1_mnist_api.serving.server"],
-        cwd=ROOT, env={**os.environ, name: value}, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        (name, value, f"{lowest} to {highest}")
+        for name, (_, lowest, highest) in settings.INTEGERS.items()
+        for value in ("many", str(lowest - 1), str(highest + 1))
+    ]
+    + [("HOST", "nowhere", "IP address"), ("MODEL", "/nowhere.tflite", "can't read")],
+)
+def test_wrong_settings_are_a_clear_line_before_any_worker_starts(name, value, allowed):
+    done = start_in_vain(**{name: value})
     assert done.returncode == 2
-    assert value in done.stderr
+    first, *more = done.stderr.splitlines()
+    assert value in first
+    assert allowed in first
+    assert not more or name == "MODEL"  # which says how to name another
+    assert name in done.stderr
+    assert done.stdout == ""
+
+
+def test_taken_port_and_foreign_address_are_a_clear_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = start_in_vain(PORT=port)
+    assert done.returncode == 1
+    assert port in done.stderr
+    assert "in use" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = start_in_vain(HOST="192.0.2.1", PORT=port)  # an address of nobody, RFC 5737
+    assert done.returncode == 1
+    assert "192.0.2.1" in done.stderr
     assert "Traceback" not in done.stderr

@@ -13,8 +13,6 @@ for a laptop; the container runs the same app in several workers (serving/server
 
 import argparse
 import json
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from pathlib import Path
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 
-from tp1_mnist_api.serving import observe, pictures
+from tp1_mnist_api.serving import observe, pictures, settings
 from tp1_mnist_api.serving.inputs import InputError, read_image, read_images
 from tp1_mnist_api.serving.model_file import Model, ModelError, default_model
 
@@ -34,8 +32,8 @@ PAGES = Path(__file__).resolve().parent / "serving" / "pages"
 class Limits:
     """The longest bodies that are read; longer ones are answered 413."""
 
-    json_bytes: int = 2**20
-    picture_bytes: int = 10 * 2**20
+    json_bytes: int = settings.INTEGERS["LIMIT_JSON_BYTES"][0]
+    picture_bytes: int = settings.INTEGERS["LIMIT_PICTURE_BYTES"][0]
 
 
 def answer(content: dict, status: int = 200) -> Response:
@@ -178,6 +176,14 @@ def create_app(
     return app
 
 
+def port(text: str) -> int:
+    """The argument --port; argparse shows the message of its error."""
+    try:
+        return settings.in_range("PORT", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def main() -> None:
     """Read the arguments, load the model, serve until Ctrl-C."""
     parser = argparse.ArgumentParser(
@@ -188,8 +194,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--port",
-        type=int,
-        default=os.environ.get("PORT", "5000"),
+        type=port,
         help="TCP port, 1 to 65535 (default: $PORT or 5000)",
     )
     parser.add_argument(
@@ -199,21 +204,18 @@ def main() -> None:
         help="exported model, its card beside it (default: $MODEL or the champion)",
     )
     arguments = parser.parse_args()
-    if not 1 <= arguments.port <= 65535:
-        parser.error(f"--port must be 1 to 65535, got {arguments.port}")
+    number = arguments.port or settings.setting("PORT")
     try:
         model = Model(arguments.model)
     except ModelError as error:
-        print(
-            f"error: {error}\nTrain one with `make run`, or name one with --model.", file=sys.stderr
-        )
-        raise SystemExit(2) from None
+        settings.stop(f"{error}\nTrain one with `make run`, or name one with --model.")
+    settings.check_address(arguments.host, number)
     card = model.card
     print(
         f"Serving {arguments.model}: {card.get('model')}, trained on {card.get('data_source')}, "
         f"test accuracy {card.get('test_accuracy')}"
     )
-    create_app(model).run(arguments.host, arguments.port)
+    create_app(model).run(arguments.host, number)
 
 
 if __name__ == "__main__":

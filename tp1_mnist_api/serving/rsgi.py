@@ -36,7 +36,8 @@ class RsgiApp:
     def __init__(self, flask_app: Flask, body_seconds: float) -> None:
         """Bodies above the app's limit or slower than `body_seconds` are not read to their end."""
         self.flask_app = flask_app
-        self.limit_bytes = flask_app.config["LIMITS"].picture_bytes
+        limits = flask_app.config["LIMITS"]
+        self.limit_bytes = max(limits.json_bytes, limits.picture_bytes)
         self.is_draining = flask_app.config["IS_DRAINING"]
         self.body_seconds = body_seconds
         self.thread = ThreadPoolExecutor(1)

@@ -10,7 +10,6 @@ champion), LOG_REQUESTS (1), LIMIT_JSON_BYTES (1 MiB), LIMIT_PICTURE_BYTES (10 M
 import gc
 import mmap
 import os
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -19,16 +18,9 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 
+from tp1_mnist_api.serving import settings
+
 FLAG = "draining"
-
-
-def setting(name: str, default: int, lowest: int, highest: int) -> int:
-    """Integer `name` of the environment; exits with a clear message where it is none or outside."""
-    text = os.environ.get(name, str(default))
-    if not text.isdecimal() or not lowest <= int(text) <= highest:
-        print(f"error: {name} must be {lowest} to {highest}, got {text}", file=sys.stderr)
-        raise SystemExit(2)
-    return int(text)
 
 
 class DrainingServer(Granian):
@@ -42,7 +34,7 @@ class DrainingServer(Granian):
     def signal_handler_interrupt(self, *args: object, **options: object) -> None:
         """Raise the flag, stop later; a second signal stops at once."""
         flag = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], FLAG)
-        seconds = setting("DRAIN_SECONDS", 1, 0, 600)
+        seconds = settings.setting("DRAIN_SECONDS")
         if seconds == 0 or flag.read_bytes() == b"\1":
             super().signal_handler_interrupt(*args, **options)
             return
@@ -68,30 +60,30 @@ def worker():
         observe.log(level="error", message=str(error))
         model = None
     limits = Limits(
-        json_bytes=setting("LIMIT_JSON_BYTES", Limits.json_bytes, 8192, 2**30),
-        picture_bytes=setting("LIMIT_PICTURE_BYTES", Limits.picture_bytes, 8192, 2**30),
+        json_bytes=settings.setting("LIMIT_JSON_BYTES"),
+        picture_bytes=settings.setting("LIMIT_PICTURE_BYTES"),
     )
     app = create_app(
         model,
         limits=limits,
-        log_requests=setting("LOG_REQUESTS", 1, 0, 1) == 1,
+        log_requests=settings.setting("LOG_REQUESTS") == 1,
         is_draining=lambda: flag[0] == 1,
     )
     gc.freeze()  # what is loaded now stays: the collector need not look at it again
     gc.set_threshold(20_000, 20, 20)
-    return RsgiApp(app, setting("BODY_SECONDS", 10, 1, 600))
+    return RsgiApp(app, settings.setting("BODY_SECONDS"))
 
 
 def main() -> None:
     """Check the settings and the model, start the workers, serve until a signal."""
     from tp1_mnist_api.serving.model_file import Model, ModelError, default_model
 
-    port, workers = setting("PORT", 5000, 1, 65535), setting("WORKERS", 2, 1, 256)
+    host, values = settings.host(), {name: settings.setting(name) for name in settings.INTEGERS}
     try:
         Model(default_model())
     except ModelError as error:
-        print(f"error: {error}\nName a model with MODEL=/path/to/mnist.tflite.", file=sys.stderr)
-        raise SystemExit(2) from None
+        settings.stop(f"{error}\nName a model with MODEL=/path/to/mnist.tflite.")
+    settings.check_address(host, values["PORT"])
     with tempfile.TemporaryDirectory(prefix="mnist-api-") as shared:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         Path(shared, FLAG).write_bytes(b"\0")
@@ -99,9 +91,9 @@ def main() -> None:
             "tp1_mnist_api.serving.server:worker",
             factory=True,
             interface=Interfaces.RSGI,
-            address=os.environ.get("HOST", "127.0.0.1"),
-            port=port,
-            workers=workers,
+            address=host,
+            port=values["PORT"],
+            workers=values["WORKERS"],
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=10_000, max_buffer_size=65_536),
             websockets=False,
