@@ -2,6 +2,7 @@
 
 import os
 import platform
+import socket
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -80,3 +81,10 @@ def home() -> Path:
     The repository's root, or `$LABKIT_HOME` where that is set.
     """
     return Path(os.environ.get("LABKIT_HOME", ROOT)).expanduser().resolve()
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on. Usage: `port = free_port()`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

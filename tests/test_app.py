@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ import requests
 import labkit
 from tests.conftest import ROOT
 from tp1_mnist_api.app import Model, ModelError, create_app
+from tp1_mnist_api.client import wait_until_ready
 from tp1_mnist_api.export import export_for_serving, sha256_of
 from tp1_mnist_api.models import build_compact
 from tp1_mnist_api.train_model import to_input
@@ -247,12 +247,8 @@ def test_taken_port_is_a_clear_error_and_a_free_one_serves(exported):
         assert "Traceback" not in done.stderr
     server = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
     try:
-        for _ in range(100):
-            try:
-                answer = requests.get(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except requests.ConnectionError:
-                time.sleep(0.1)
+        wait_until_ready(f"http://127.0.0.1:{port}", is_alive=lambda: server.poll() is None)
+        answer = requests.get(f"http://127.0.0.1:{port}/health", timeout=1)
         assert answer.json()["status"] == "ok"
     finally:
         server.send_signal(signal.SIGTERM)

@@ -16,18 +16,14 @@ import pytest
 import requests
 
 import labkit
+from labkit.machine import free_port
 from tests.conftest import ROOT
+from tp1_mnist_api.client import wait_until_ready
 from tp1_mnist_api.serving import settings
 from tp1_mnist_api.serving.model_file import LAB, Model
 from tp1_mnist_api.train_model import to_input
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the server is for Linux and macOS")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def workers_of(pid: int) -> list[int]:
@@ -53,13 +49,7 @@ class Server:
             [sys.executable, "-m", "tp1_mnist_api.serving.server"],
             cwd=ROOT, env={**os.environ, **settings, **environment}, stdout=log, stderr=log,
         )  # fmt: skip
-        for _ in range(300):
-            try:
-                if requests.get(f"{self.url}/ready", timeout=1).ok:
-                    return
-            except requests.ConnectionError:
-                time.sleep(0.1)
-        raise AssertionError("the server did not start")
+        wait_until_ready(self.url, is_alive=lambda: self.process.poll() is None)
 
 
 @pytest.fixture

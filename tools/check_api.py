@@ -4,7 +4,6 @@ python tools/check_api.py --url http://127.0.0.1:5000
 """
 
 import io
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ import requests
 from PIL import Image
 
 import labkit
+from tp1_mnist_api.client import wait_until_ready
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,6 @@ def check(condition: bool, what: str) -> None:
     if not condition:
         raise SystemExit(f"FAILED: {what}")
     print(f"ok  {what}")
-
-
-def wait_until_ready(url: str, seconds: float = 20) -> None:
-    """Return once /ready answers 200; leave with exit code 1 after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if requests.get(f"{url}/ready", timeout=2).ok:
-                return
-        except requests.RequestException:
-            pass
-        time.sleep(0.1)
-    raise SystemExit(f"FAILED: {url}/ready did not answer 200 within {seconds:.0f} s")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -5,16 +5,16 @@ python tools/first_run.py
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
 import labkit
+from labkit.machine import free_port
+from tp1_mnist_api.client import wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,25 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 @dataclass(frozen=True)
 class Config:
     """Nothing to set."""
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_until_healthy(server: subprocess.Popen, url: str, seconds: float = 30) -> None:
-    """Return once `url` answers; leave with exit code 1 if the server ends or stays silent."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if requests.get(url, timeout=1).ok:
-                return
-        except requests.ConnectionError:
-            time.sleep(0.1)
-    raise SystemExit(f"error: the API did not answer on {url} within {seconds:.0f} s")
 
 
 def main() -> None:
@@ -53,7 +34,7 @@ def main() -> None:
     command += ["--model", str(trained.folder / "mnist.tflite")]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        wait_until_healthy(server, f"{base}/health")
+        wait_until_ready(base, is_alive=lambda: server.poll() is None)
         body = json.dumps({"image": data.x_test[0].ravel().tolist()})
         print(f"API on {base}. Sending test image 0, a {data.y_test[0]}:")
         if shutil.which("curl"):

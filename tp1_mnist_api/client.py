@@ -9,7 +9,7 @@ Exit codes: 0 answered; 2 wrong arguments or an input that the API refused; 3 no
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -63,6 +63,25 @@ def patient_session(retries: int) -> requests.Session:
     session.mount("http://", HTTPAdapter(max_retries=retry))
     session.mount("https://", HTTPAdapter(max_retries=retry))
     return session
+
+
+def wait_until_ready(
+    url: str, seconds: float = 30, is_alive: Callable[[], bool] = lambda: True
+) -> None:
+    """Return once `url`/ready answers 200. Usage: `wait_until_ready("http://127.0.0.1:5000")`.
+
+    Leaves with exit code 1 after `seconds`, or as soon as `is_alive` says that the server ended.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and is_alive():
+        try:
+            if requests.get(f"{url}/ready", timeout=1).ok:
+                return
+        except requests.RequestException:
+            pass
+        time.sleep(0.1)
+    reason = f"within {seconds:.0f} s" if is_alive() else "before its process ended"
+    raise SystemExit(f"error: {url}/ready did not answer 200 {reason}")
 
 
 def request_body(config: Config) -> dict:
