@@ -98,6 +98,35 @@ def time_to_accuracy() -> str:
     return table(["recipe", "seconds to 99 %", "test % then"], rows)
 
 
+def api_load() -> str:
+    """The API beside other ways to serve its model, the fastest first."""
+    content = read("bench.api_load")
+    servers = content["servers"].items()
+    rows = []
+    for name, found in sorted(servers, key=lambda item: -item[1]["requests_per_second"]["mean"]):
+        statuses = found["bad_inputs"].values()
+        ratio = content.get(f"ratio_ours_over_{name}")
+        rows.append(
+            [
+                found["label"],
+                spread(found["requests_per_second"], digits=0),
+                *(f"{found[key]['mean']:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms")),
+                f"{sum(found['errors']['values'])}",
+                f"{sum(400 <= status < 500 for status in statuses)} of {len(statuses)}",
+                f"{found['memory_mib']['mean']:.0f}",
+                f"{found['cold_start_seconds']['mean']:.1f}",
+                f"{found['environment_mb']:.0f}",
+                spread(ratio) if ratio else "",
+            ]
+        )
+    rows += [
+        [f"{name}, absent: {reason}", *[""] * 10] for name, reason in content["absent"].items()
+    ]
+    header = ["server", "requests/s", "p50 ms", "p95 ms", "p99 ms", "errors", "bad inputs refused"]
+    header += ["memory MiB", "cold start s", "environment MB", "ours is times as fast"]
+    return table(header, rows)
+
+
 def data_licences() -> str:
     """Origin and licence of every data set."""
     rows = [
@@ -111,6 +140,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tp1_accuracy": tp1_accuracy,
     "tp1_examined": tp1_examined,
     "time_to_accuracy": time_to_accuracy,
+    "api_load": api_load,
     "data_licences": data_licences,
 }
 
@@ -122,7 +152,8 @@ def render(text: str) -> str:
 
 def pages() -> list[Path]:
     """The Markdown pages that may hold tables."""
-    return [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("tp*/**/README.md"))]
+    folders = ("*.md", "docs/*.md", "tp*/**/README.md")
+    return [page for folder in folders for page in sorted(ROOT.glob(folder))]
 
 
 def main(argv: list[str] | None = None) -> None:
