@@ -570,7 +570,8 @@ def measure(
 
     with tqdm(total=config.rounds * len(rounds), unit="load") as progress:
         for turn in range(config.rounds):
-            names = list(rounds)
+            if not (names := list(rounds)):
+                fail("no server could be measured")
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 progress.set_description(name)
                 server, body = chosen[name], chosen[name].request({"image": images[0]})
