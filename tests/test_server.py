@@ -249,3 +249,10 @@ def test_taken_port_and_foreign_address_are_a_clear_line():
     assert done.returncode == 1
     assert "192.0.2.1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_hostile_requests_are_refused_while_others_are_served(python):
+    done = python("tools/bench/api_fuzz_memory.py", "--requests", "600", "--growth", "0.25")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "600 hostile requests, 0 faults" in done.stdout
