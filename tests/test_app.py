@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import requests
 
 import labkit
+from labkit.machine import free_port
 from tests.conftest import ROOT
 from tp1_mnist_api.app import Model, ModelError, create_app
 from tp1_mnist_api.client import wait_until_ready
@@ -233,23 +233,50 @@ def test_wrong_port_is_a_clear_error(python, monkeypatch, way, value):
     assert all(word in last for word in (way, "1 to 65535", value))
 
 
-def test_taken_port_is_a_clear_error_and_a_free_one_serves(exported):
+def command(exported, port: int) -> list[str]:
+    app = str(ROOT / "tp1_mnist_api" / "app.py")
+    return [sys.executable, app, "--model", str(exported), "--port", str(port)]
+
+
+@pytest.fixture
+def development_server(exported):
+    """Address of `python tp1_mnist_api/app.py` on a free port."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    server = subprocess.Popen(command(exported, port), stderr=subprocess.DEVNULL)
+    try:
+        wait_until_ready(url, is_alive=lambda: server.poll() is None)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+def test_taken_port_is_a_clear_error(exported):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        command = [sys.executable, str(ROOT / "tp1_mnist_api" / "app.py"), "--model", str(exported)]
-        done = subprocess.run(
-            [*command, "--port", str(port)], capture_output=True, text=True, timeout=60
+        done = subprocess.run(command(exported, port), capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert str(port) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_development_server_limits_bodies_of_unknown_length(development_server):
+    usable = json.dumps({"image": ZEROS}).encode()
+    for kind, body, status in (
+        ("application/json", [usable], 200),
+        ("application/json", [usable, b" " * 2**20], 413),  # its first MiB could be answered
+        ("application/json", [b" " * 2**20] * 3, 413),
+        ("image/png", [b" " * 2**20] * 11, 413),
+        ("image/png", [b" " * 2**20] * 9, 400),
+    ):
+        answer = requests.post(  # an iterator is sent in chunks
+            f"{development_server}/predict",
+            data=iter(body),
+            headers={"Content-Type": kind},
+            timeout=10,
         )
-        assert done.returncode != 0
-        assert str(port) in done.stderr
-        assert "Traceback" not in done.stderr
-    server = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}", is_alive=lambda: server.poll() is None)
-        answer = requests.get(f"http://127.0.0.1:{port}/health", timeout=1)
-        assert answer.json()["status"] == "ok"
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(timeout=10)
+        assert answer.status_code == status
+        assert answer.headers["Content-Type"] == "application/json"
+        assert status == 200 or list(answer.json()) == ["error"]

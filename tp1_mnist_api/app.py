@@ -41,6 +41,14 @@ def answer(content: dict, status: int = 200) -> Response:
     return Response(to_json(content) + "\n", status, content_type="application/json")
 
 
+def whole_body() -> bytes:
+    """The request's body; 413 above its limit."""
+    body = request.get_data()
+    if "CONTENT_LENGTH" not in request.environ:  # Flask cuts a body of chunks at the limit
+        request.stream.read(1)  # raises 413 if it did
+    return body
+
+
 def uploaded_picture(limit_bytes: int) -> bytes:
     """The encoded picture of a form's field `image` or of the body itself.
 
@@ -52,7 +60,7 @@ def uploaded_picture(limit_bytes: int) -> bytes:
             raise InputError("No image provided", "no_image")
         return request.files["image"].read()
     if request.mimetype in pictures.MEDIA_TYPES:
-        return request.get_data()
+        return whole_body()
     raise UnsupportedMediaType(
         f"Send application/json, multipart/form-data or {', '.join(pictures.MEDIA_TYPES)}"
     )
@@ -91,7 +99,7 @@ def create_app(
             return answer({"error": "The model could not be loaded"}, 503)
         wants_seen = bool(request.query_string) and is_true("seen")
         if request.is_json:
-            pixels = read_image(request.get_data())
+            pixels = read_image(whole_body())
         else:
             pixels = pictures.read_picture(uploaded_picture(limits.picture_bytes))
         probabilities = model.predict(pixels)
@@ -110,7 +118,7 @@ def create_app(
             return answer({"error": "The model could not be loaded"}, 503)
         if not request.is_json:
             raise UnsupportedMediaType("Send application/json")
-        pixels = read_images(request.get_data())
+        pixels = read_images(whole_body())
         probabilities = model.predict(pixels)
         observe.count_predictions(pixels, probabilities)
         return answer(
