@@ -190,6 +190,44 @@ def test_bodies_without_a_length_are_limited_too(server):
     connection.close()
 
 
+ECHO = """
+from flask import request
+from tp1_mnist_api.app import create_app
+from tp1_mnist_api.serving.rsgi import RsgiApp
+
+def worker():
+    app = create_app(None)
+    app.get("/echo")(lambda: {"list": request.headers["X-List"], "cookies": dict(request.cookies)})
+    return RsgiApp(app, 5)
+"""
+
+
+def test_a_header_that_comes_several_times_is_joined(tmp_path):
+    (tmp_path / "echo.py").write_text(ECHO)
+    options = ["--interface", "rsgi", "--factory", "--port", str(port := free_port())]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "granian", *options, "echo:worker"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        for _ in range(100):
+            with suppress(ConnectionRefusedError):
+                connection.connect()
+                break
+            time.sleep(0.1)
+        connection.putrequest("GET", "/echo")
+        for name, value in (("X-List", "1"), ("Cookie", "a=1"), ("X-List", "2"), ("Cookie", "b=2")):
+            connection.putheader(name, value)
+        connection.endheaders()
+        answer = json.loads(connection.getresponse().read())
+        connection.close()
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+    assert answer == {"list": "1,2", "cookies": {"a": "1", "b": "2"}}
+
+
 def test_metrics_add_up_over_workers_and_logs_are_json(server):
     for _ in range(20):  # new connections reach both workers
         requests.post(f"{server.url}/predict", json={"image": [0] * 784}, timeout=5)

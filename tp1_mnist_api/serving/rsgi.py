@@ -67,6 +67,9 @@ class RsgiApp:
             key = name.upper().replace("-", "_")
             if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
                 key = "HTTP_" + key
+                if key in environ:  # a header may come several times: PEP 3333 wants one value
+                    separator = "; " if key == "HTTP_COOKIE" else ","
+                    value = f"{environ[key]}{separator}{value}"
             environ[key] = value
         length = await self._read_body(environ, protocol)
         if length > SHORT_BYTES or (length and "json" not in environ.get("CONTENT_TYPE", "")):
