@@ -18,7 +18,8 @@ help: ## This list
 
 setup: $(INSTALLED) ## Make .venv and install the locked versions (uv if it is there, else pip)
 
-$(INSTALLED): pyproject.toml requirements.txt constraints.txt
+# A new lab is a new package, which must be installed too.
+$(INSTALLED): pyproject.toml requirements.txt constraints.txt $(wildcard tp*/__init__.py)
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; name one: make setup PYTHON=/path/to/python3" >&2; exit 2; }
 	@$(PYTHON) -m venv --help >/dev/null 2>&1 && $(PYTHON) -c 'import ensurepip' 2>/dev/null \
 		|| { echo "error: Python's venv is missing; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 2; }

@@ -1,5 +1,6 @@
 """What the scripts run on: seeds, precision, versions, and a description of the machine."""
 
+import logging
 import os
 import platform
 import socket
@@ -22,11 +23,17 @@ def prepare(seed: int, precision: str = "float32") -> None:
     """
     # Start-up notices of TensorFlow's C++ side; errors still show.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").addFilter(_is_no_advice_on_retracing)
     import keras
 
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     keras.mixed_precision.set_dtype_policy(precision)
+
+
+def _is_no_advice_on_retracing(record: logging.LogRecord) -> bool:
+    """False for TensorFlow's advice against many models in one process, which comparisons are."""
+    return "retracing" not in str(record.msg)
 
 
 def fast_precision() -> str:

@@ -39,7 +39,7 @@ class Run:
         """Wrap the run folder `folder`, whose `state.json` holds `state`."""
         self.folder = folder
         self.state = state
-        self.history: dict[str, list[float]] = {}
+        self.history: dict[str, list[float]] = state.get("history", {})
         """Per-epoch metrics since the first epoch, also those of a resumed run's first part."""
         self.first_epoch = 0
         """Where `fit(initial_epoch=...)` starts: above 0 after `--resume`."""
@@ -70,6 +70,14 @@ class Run:
         return self.state["config"]
 
     @property
+    def mlflow_id(self) -> str:
+        """Its id in the tracking store, empty while that is out of reach.
+
+        Usage: `start_run(..., parent=run.mlflow_id)`.
+        """
+        return (self.state["run_id"] or "") if self._mirrors else ""
+
+    @property
     def seconds(self) -> float:
         """Time spent in this run, all its parts together. Usage: `run.seconds`."""
         return self._seconds_before + time.perf_counter() - self._started
@@ -80,6 +88,15 @@ class Run:
         self.state["metrics"].update(metrics)
         self._write_state()
         self.track(_log_metrics, metrics)
+
+    def log_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Record the metrics of epoch `epoch` (from 0). Usage: `run.log_epoch(0, {"loss": 0.3})`.
+
+        Nothing is saved to go on from there: that is `checkpoints`.
+        """
+        for name, value in metrics.items():
+            self.history.setdefault(name, []).append(float(value))
+        self.track(_log_metrics, metrics, epoch)
 
     def save_figure(self, name: str, figure: "Figure") -> Path:
         """Write `<name>.png` stamped with the data source. Usage: `run.save_figure("roc", fig)`."""
@@ -130,8 +147,7 @@ class Run:
         """
         import numpy as np
 
-        for name, value in logs.items():
-            self.history.setdefault(name, []).append(float(value))
+        self.log_epoch(epoch, logs)
         header = {"epoch": epoch + 1, "history": self.history, "seconds": self.seconds}
         part = self.checkpoint_file.with_suffix(".part.npz")
         try:
@@ -141,7 +157,6 @@ class Run:
         except OSError as error:
             part.unlink(missing_ok=True)
             print(f"warning: epoch {epoch + 1} is not saved: {error}", file=sys.stderr)
-        self.track(_log_metrics, logs, epoch)
 
     def _read_checkpoint_header(self) -> None:
         import numpy as np
@@ -163,7 +178,8 @@ class Run:
             with suppress(Exception):
                 mlflow.end_run("FAILED")
         # Last, so that a process killed before this line is resumed, not taken for finished.
-        self.state |= {"status": status, "seconds": round(self.seconds, 1)}
+        seconds = round(self.seconds, 1)
+        self.state |= {"status": status, "seconds": seconds, "history": self.history}
         self._write_state()
         if status == "FINISHED":
             self.checkpoint_file.unlink(missing_ok=True)
@@ -171,7 +187,7 @@ class Run:
 
 @contextmanager
 def start_run(
-    script: str, config: Any, data_source: str, name: str, parent: str = ""
+    script: str, config: Any, data_source: str, name: str, parent: str = "", part: str = ""
 ) -> Iterator[Run]:
     """Open a run of `script`, the caller's `__file__`, as a context.
 
@@ -182,24 +198,30 @@ def start_run(
     stopped, or comes back finished. Ctrl-C marks the run KILLED, keeps what is there and leaves
     with exit code 130; an error marks it FAILED. Raises `ValueError` for a name that breaks the
     convention.
+
+    `part` names the many small runs of one comparison, such as `trial`: they print nothing, live in
+    `outputs/<lab>.<script>.<part>`, are tracked where their parent is, and hand Ctrl-C on to it.
     """
     if not RUN_NAME.fullmatch(name):
         raise ValueError(f"run name {name!r} is not <architecture>-<optimizer>-<loss>[-s<seed>]")
-    run, held = _find_or_make(Path(script).resolve(), config, data_source, name)
+    say = (lambda text: None) if part else print
+    run, held = _find_or_make(Path(script).resolve(), config, data_source, name, part, say)
     with held:
         if run.is_finished:
             run._write_state()  # makes it the latest one
-            print(f"Nothing left to do: this run is finished in {run.folder}.")
+            say(f"Nothing left to do: this run is finished in {run.folder}.")
             yield run
             return
-        run._mirrors = True
+        run._mirrors = bool(parent) or not part
         run.track(_begin_mlflow_run, run, parent)
         where = f", resumed after epoch {run.first_epoch}" if run.first_epoch else ""
-        print(f"Run {name} on {data_source} data{where}: {run.folder}")
+        say(f"Run {name} on {data_source} data{where}: {run.folder}")
         try:
             yield run
         except KeyboardInterrupt:
             run._finish("KILLED")
+            if part:
+                raise
             print(f"\nInterrupted: partial results are kept in {run.folder}.", file=sys.stderr)
             print("The same command with --resume goes on from there.", file=sys.stderr)
             raise SystemExit(130) from None
@@ -207,7 +229,9 @@ def start_run(
             run._finish("FAILED")
             raise
         run._finish("FINISHED")
-        print(f"Finished in {run.seconds:.0f} s. Results: {run.folder}")
+        say(f"Finished in {run.seconds:.0f} s. Results: {run.folder}")
+        if run._mirrors:
+            say(f"Compare runs: {_page(run)}")
 
 
 def find_run(script: str, identifier: str = "latest") -> Run:
@@ -233,10 +257,10 @@ def _runs(script: str) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _find_or_make(
-    path: Path, config: Any, source: str, name: str
+    path: Path, config: Any, source: str, name: str, part: str, say: Callable[[str], None]
 ) -> tuple[Run, AbstractContextManager[Any]]:
     """The run to go on with, or a new one, and its lock, taken until the context ends."""
-    script = f"{path.parent.name}.{path.stem}"
+    script = ".".join(filter(None, (path.parent.name, path.stem, part)))
     settings = dataclasses.asdict(config)
     resume = settings.pop("resume", False)
     identity = json.dumps([settings, source, _code(path)], sort_keys=True, default=str)
@@ -250,7 +274,7 @@ def _find_or_make(
             except Timeout:  # another process is at it
                 continue
             return Run(folder, state), held
-        print("Nothing to resume for this script, these settings and this data: starting anew.")
+        say("Nothing to resume for this script, these settings and this data: starting anew.")
     parent = machine.home() / "outputs" / script
     parent.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -278,7 +302,7 @@ def _find_or_make(
 
 
 def _code(script: Path) -> list[str]:
-    """Text of `script` and of the modules of its own lab that it imports, directly or not."""
+    """Text of `script` and of the labs' modules that it imports, directly or not."""
     found: dict[Path, str] = {}
     pending = [script]
     while pending:
@@ -286,9 +310,8 @@ def _code(script: Path) -> list[str]:
         if path in found or not path.exists():
             continue
         found[path] = path.read_text()
-        pattern = rf"^\s*(?:from|import) {script.parent.name}\.([\w.]+)"
-        for module in re.findall(pattern, found[path], re.MULTILINE):
-            pending.append(script.parent / f"{module.replace('.', '/')}.py")
+        for module in re.findall(r"^\s*(?:from|import) (tp\w+(?:\.\w+)+)", found[path], re.M):
+            pending.append(script.parents[1] / f"{module.replace('.', '/')}.py")
     return [found[path] for path in sorted(found)]
 
 
@@ -298,7 +321,7 @@ def _begin_mlflow_run(run: Run, parent: str) -> None:
     state = run.state
     state["experiment_id"] = tracking.open_store(state["script"].split(".")[0])
     if state["run_id"]:  # resumed: log the epochs that the store missed when the process died
-        mlflow.start_run(run_id=state["run_id"])
+        mlflow.start_run(run_id=state["run_id"], nested=bool(parent))
         for name, values in run.history.items():
             logged = mlflow.MlflowClient().get_metric_history(state["run_id"], name)
             for epoch in range(len(logged), len(values)):
@@ -309,7 +332,9 @@ def _begin_mlflow_run(run: Run, parent: str) -> None:
         "data_source": state["data_source"],
         "commit": state["commit"],
     }
-    active = mlflow.start_run(run_name=state["name"], parent_run_id=parent or None, tags=tags)
+    active = mlflow.start_run(
+        run_name=state["name"], parent_run_id=parent or None, nested=bool(parent), tags=tags
+    )
     state["run_id"] = active.info.run_id
     run._write_state()
     described = {f"version_{name}": value for name, value in state["versions"].items()}
@@ -324,10 +349,15 @@ def _end_mlflow_run(run: Run, status: str) -> None:
             mlflow.log_artifact(str(path))
     mlflow.log_metric("seconds", run.seconds)
     mlflow.end_run(status)
+
+
+def _page(run: Run) -> str:
+    """Where to look at the run's experiment."""
     uri = tracking.store_uri()
     page, advice = (uri, "") if uri.startswith("http") else (UI_ADDRESS, "`make ui`, then ")
-    experiment = run.state["experiment_id"]
-    print(f"Compare runs: {advice}{page}/#/experiments/{experiment}?workflowType=machine_learning")
+    return (
+        f"{advice}{page}/#/experiments/{run.state['experiment_id']}?workflowType=machine_learning"
+    )
 
 
 def _log_metrics(metrics: dict[str, float], step: int | None = None) -> None:
