@@ -4,7 +4,15 @@ import importlib
 
 import pytest
 
-SCRIPTS = ["tp1_mnist_api.train_model", "tp1_mnist_api.evaluate"]  # in the order of use
+SCRIPTS = [  # in the order of use
+    "tp1_mnist_api.train_model",
+    "tp1_mnist_api.evaluate",
+    "tp2_improvement.tp2_ex1_bias_variance",
+    "tp2_improvement.tp2_ex2_regularization",
+    "tp2_improvement.tp2_ex4_batchnorm",
+    "tp2_improvement.tp2_ex3_optimizers",
+    "tp2_improvement.evaluate",
+]
 
 
 @pytest.fixture(scope="module")

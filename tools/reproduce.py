@@ -10,6 +10,7 @@ a checkout with uncommitted changes are refused: nobody could reproduce them.
 """
 
 import importlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -31,6 +32,13 @@ class Experiment:
     seeds: tuple[int, ...]
     then: str | None = None
     """Script that examines each finished run; its metrics join those of the training."""
+    comparison: bool = False
+    """The script runs all seeds itself, of several configurations; then it has no variant."""
+
+    @property
+    def name(self) -> str:
+        """What `--only` and the progress bar call it."""
+        return self.variant or self.script.rpartition(".")[2]
 
 
 TRAIN, EVALUATE = "tp1_mnist_api.train_model", "tp1_mnist_api.evaluate"
@@ -46,6 +54,15 @@ EXPERIMENTS = {
         Experiment(TRAIN, "dense_strong", ("--model", "dense-strong"), (0, 1, 2), EVALUATE),
         Experiment(TRAIN, "cnn", ("--model", "cnn"), (0, 1, 2), EVALUATE),
         Experiment(TRAIN, "compact", ("--model", "compact"), (0, 1, 2), EVALUATE),
+    ],
+    "tp2": [
+        Experiment(f"tp2_improvement.{script}", "", (), tuple(range(seeds)), comparison=True)
+        for script, seeds in (
+            ("tp2_ex1_bias_variance", 4),
+            ("tp2_ex2_regularization", 4),
+            ("tp2_ex3_optimizers", 5),
+            ("tp2_ex4_batchnorm", 4),
+        )
     ],
 }
 
@@ -65,6 +82,11 @@ class Config:
 def collect(experiment: Experiment, runs: list[dict[str, float]], state: dict) -> dict:
     """The content of a results file from the final metrics of all seeds and one run's state."""
     series = {name: [run[name] for run in runs] for name in runs[0]}
+    return content(experiment, series, state) | {"train_seconds": summary(series["train_seconds"])}
+
+
+def content(experiment: Experiment, series: dict[str, list[float]], state: dict) -> dict:
+    """What all results files have; `series` holds the values of each metric, one a seed."""
     floors = {name: values[0] for name, values in series.items() if name.startswith("floor_")}
     return {
         "script": experiment.script,
@@ -77,11 +99,33 @@ def collect(experiment: Experiment, runs: list[dict[str, float]], state: dict) -
             if name not in floors and not name.endswith("_seconds")
         },
         "floors": {name.removeprefix("floor_"): value for name, value in floors.items()},
-        "train_seconds": summary(series["train_seconds"]),
         "machine": {**state["machine"], "precision": state["config"]["precision"]},
         "versions": state["versions"],
         "commit": state["commit"],
     }
+
+
+def reproduce_comparison(experiment: Experiment) -> None:
+    """Run a comparison, which has its seeds inside, and write its file."""
+    first, count = experiment.seeds[0], len(experiment.seeds)
+    arguments = [*experiment.arguments, "--seed", str(first), "--seeds", str(count)]
+    importlib.import_module(experiment.script).main([*arguments, "--data", "real", "--resume"])
+    run = labkit.find_run(experiment.script)
+    compared = json.loads((run.folder / "comparison.json").read_text())
+    series = compared["series"] | {name: [value] for name, value in compared["floors"].items()}
+    seconds = {
+        name.removesuffix("/train_seconds"): summary(values)
+        for name, values in series.items()
+        if name.endswith("/train_seconds")
+    }
+    state = run.state
+    state["config"].setdefault("precision", "float32")
+    results.write(
+        experiment.script,
+        content(experiment, series, state)
+        | {"train_seconds": seconds, "seconds": state["seconds"]}
+        | {name: compared[name] for name in ("conclusions", "details")},
+    )
 
 
 def reproduce(experiment: Experiment, progress: Iterable[int]) -> None:
@@ -103,18 +147,21 @@ def main(argv: list[str] | None = None) -> None:
     config = labkit.parse(Config, argv)
     if config.lab not in EXPERIMENTS:
         fail(f"--lab must be one of {', '.join(EXPERIMENTS)}, got {config.lab}")
-    experiments = {experiment.variant: experiment for experiment in EXPERIMENTS[config.lab]}
+    experiments = {experiment.name: experiment for experiment in EXPERIMENTS[config.lab]}
     if unknown := set(config.only) - set(experiments):
         fail(f"--only must be among {', '.join(experiments)}, got {', '.join(sorted(unknown))}")
     chosen = [experiments[variant] for variant in config.only or experiments]
     if config.list:
         for experiment in chosen:
-            print(experiment.variant, *experiment.arguments, "seeds", *experiment.seeds)
+            print(experiment.name, *experiment.arguments, "seeds", *experiment.seeds)
         return
     if machine.commit().endswith("-dirty"):
         fail("the checkout has uncommitted changes: commit them, then reproduce")
     for experiment in chosen:
-        reproduce(experiment, tqdm(experiment.seeds, desc=experiment.variant, unit="seed"))
+        if experiment.comparison:
+            reproduce_comparison(experiment)
+        else:
+            reproduce(experiment, tqdm(experiment.seeds, desc=experiment.name, unit="seed"))
 
 
 if __name__ == "__main__":

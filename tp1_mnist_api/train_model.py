@@ -211,9 +211,9 @@ def train(
     return average_over_shifts(twin) if recipe.average_shifts else twin
 
 
-def score(model: "keras.Model", images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Mean cross-entropy in nats and accuracy in 0..1 of `model` on grey values (n, 28, 28)."""
-    probabilities = model.predict(to_input(images), batch_size=500, verbose=0)
+def score(model: "keras.Model", inputs: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Mean cross-entropy in nats and accuracy in 0..1 of `model` on `inputs` (n, 784) in 0..1."""
+    probabilities = model.predict(inputs, batch_size=500, verbose=0)
     losses = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
     accuracy = np.mean(probabilities.argmax(axis=1) == labels)
     return float(keras.ops.mean(losses)), float(accuracy)
@@ -313,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             ("validation", data.x_train[validation], data.y_train[validation]),
             ("test", data.x_test, data.y_test),  # the one time that test images are looked at
         ):
-            loss, accuracy = score(model, images, labels)
+            loss, accuracy = score(model, to_input(images), labels)
             metrics |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
         metrics |= floors(data, training)
         run.log_metrics(metrics)

@@ -1,0 +1,1 @@
+"""TP2: improving deep networks, by evidence."""

@@ -1,0 +1,191 @@
+"""From trials to conclusions: intervals, paired tests, tables, figures.
+
+An *outcome* is what `comparison.run_trial` returns: a dictionary with the trial's settings, its
+final metrics and its history.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+import labkit
+from labkit import figures
+from labkit.results import summary
+
+stats = labkit.lazy("scipy.stats")
+
+
+def values(outcomes: list[dict], metric: str) -> dict[str, list[float]]:
+    """`metric` of each configuration, over its seeds in their order."""
+    found: dict[str, list[float]] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: outcome["trial"]["seed"]):
+        found.setdefault(outcome["trial"]["configuration"], []).append(outcome["metrics"][metric])
+    order = dict.fromkeys(outcome["trial"]["configuration"] for outcome in outcomes)
+    return {configuration: found[configuration] for configuration in order}
+
+
+# --- Statistics ----------------------------------------------------------------------------------
+
+
+def mean_interval(sample: Sequence[float]) -> tuple[float, float]:
+    """Student's 95 % interval of the mean over seeds; the mean itself where all are equal."""
+    if np.ptp(sample) == 0:
+        return float(sample[0]), float(sample[0])
+    mean, error = np.mean(sample), stats.sem(sample)
+    low, high = stats.t.interval(0.95, len(sample) - 1, loc=mean, scale=error)
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two configurations compared seed by seed."""
+
+    first: str
+    second: str
+    difference: float
+    """Mean of first minus second."""
+    low: float
+    high: float
+    """95 % interval of this mean, for this pair alone."""
+    p: float
+    """Two-sided p of the paired t-test, adjusted by Holm over all pairs."""
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the adjusted p is below 0.05."""
+        return self.p < 0.05
+
+
+def compare_pairs(samples: dict[str, list[float]], base: str | None = None) -> list[Pair]:
+    """Paired t-tests, p adjusted for their number by Holm (Scand. J. Stat. 1979).
+
+    `samples` holds one value a seed, same seeds in the same order. With `base`, every other
+    configuration is compared to that one only; otherwise all are compared to each other. A few
+    seeds can't check the t-test's assumption, differences of normal distribution.
+    """
+    found = []
+    pairs = (
+        combinations(samples, 2)
+        if base is None
+        else ((other, base) for other in samples if other != base)
+    )
+    for first, second in pairs:
+        a, b = samples[first], samples[second]
+        if np.ptp(np.subtract(a, b)) == 0:  # the t statistic is 0/0 or infinite
+            difference = a[0] - b[0]
+            found.append((first, second, difference, difference, difference, float(a[0] == b[0])))
+            continue
+        test = stats.ttest_rel(a, b)
+        low, high = test.confidence_interval(0.95)
+        found.append((first, second, float(np.mean(np.subtract(a, b))), low, high, test.pvalue))
+    adjusted = holm([pair[-1] for pair in found])
+    return [Pair(*pair[:-1], p) for pair, p in zip(found, adjusted, strict=True)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment of `p_values`, in their order."""
+    order = np.argsort(p_values)
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(np.asarray(p_values)[order] * factors))
+    return adjusted.tolist()
+
+
+def indistinguishable_groups(samples: dict[str, list[float]]) -> list[list[str]]:
+    """Neighbours in the ranking by mean, best first, of which no two can be told apart.
+
+    Only groups of two or more that lie in no larger group; a configuration may be in several.
+    """
+    ranked = sorted(samples, key=lambda name: -np.mean(samples[name]))
+    pairs = compare_pairs(samples)
+    apart = {frozenset((pair.first, pair.second)) for pair in pairs if pair.distinguishable}
+    groups: list[list[str]] = []
+    for start in range(len(ranked)):
+        stop = start + 1
+        while stop < len(ranked) and not any(
+            frozenset((ranked[stop], other)) in apart for other in ranked[start:stop]
+        ):
+            stop += 1
+        if stop - start > 1 and not (groups and ranked[stop - 1] in groups[-1]):
+            groups.append(ranked[start:stop])
+    return groups
+
+
+# --- Words, tables, pictures ---------------------------------------------------------------------
+
+
+def percent(sample: Sequence[float], digits: int = 2) -> str:
+    """Mean and 95 % interval in percent: `98.10 % [98.02, 98.18]`."""
+    low, high = mean_interval(sample)
+    return f"{100 * np.mean(sample):.{digits}f} % [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
+
+
+def difference_in_words(pair: Pair, what: str) -> str:
+    """One sentence on a pair: who is ahead and by how much, or that nobody is."""
+    size = f"{100 * pair.difference:+.2f} points [{100 * pair.low:+.2f}, {100 * pair.high:+.2f}]"
+    if not pair.distinguishable:
+        return (
+            f"{pair.first} and {pair.second} can't be told apart by {what}: "
+            f"{size}, adjusted p = {pair.p:.2f}."
+        )
+    word = "above" if pair.difference > 0 else "below"
+    return f"{pair.first} is {word} {pair.second} in {what}: {size}, adjusted p = {pair.p:.3f}."
+
+
+def markdown(outcomes: list[dict], columns: dict[str, str]) -> str:
+    """A table, one row a configuration: mean ± standard deviation of each metric in `columns`."""
+    names = values(outcomes, next(iter(columns)))
+    lines = ["| configuration | " + " | ".join(columns.values()) + " |"]
+    lines.append("| --- |" + " --- |" * len(columns))
+    for name in names:
+        cells = []
+        for metric in columns:
+            found = summary(values(outcomes, metric)[name])
+            factor, digits = (100, 2) if "accuracy" in metric else (1, 3)
+            spread = "" if found["std"] is None else f" ± {factor * found['std']:.{digits}f}"
+            cells.append(f"{factor * found['mean']:.{digits}f}{spread}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def ranking_figure(samples: dict[str, list[float]], label: str) -> "figures.Figure":
+    """Means with 95 % intervals, best on top; a bar joins those that can't be told apart."""
+    ranked = sorted(samples, key=lambda name: np.mean(samples[name]))
+    figure, axis = figures.subplots(size=(7, 1.2 + 0.5 * len(ranked)))
+    for height, name in enumerate(ranked):
+        low, high = mean_interval(samples[name])
+        axis.plot([low, high], [height, height], color="C0", linewidth=2)
+        axis.plot(np.mean(samples[name]), height, "o", color="C0")
+        axis.plot(samples[name], [height] * len(samples[name]), "|", color="0.5")
+    for index, group in enumerate(indistinguishable_groups(samples)):
+        heights = [ranked.index(name) for name in group]
+        axis.plot(
+            [1.03 + 0.03 * index] * 2, [min(heights) - 0.15, max(heights) + 0.15],
+            color="C1", linewidth=4, transform=axis.get_yaxis_transform(), clip_on=False,
+        )  # fmt: skip
+    axis.set_yticks(range(len(ranked)), labels=[name.replace("_", " ") for name in ranked])
+    axis.set(xlabel=label, title="Mean with 95 % interval; orange: not distinguishable")
+    return figure
+
+
+def curves_figure(outcomes: list[dict], panels: dict[str, str]) -> "figures.Figure":
+    """A panel a metric: its mean over seeds against epochs, a line a configuration."""
+    figure, axes = figures.subplots(1, len(panels), size=(5.5 * len(panels), 4.2))
+    styles = ["-", "--", ":", "-."]
+    for axis, (metric, label) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        for index, name in enumerate(values(outcomes, "train_seconds")):
+            runs = [
+                outcome["history"][metric]
+                for outcome in outcomes
+                if outcome["trial"]["configuration"] == name
+            ]
+            epochs = np.arange(1, len(runs[0]) + 1)
+            axis.plot(epochs, np.mean(runs, axis=0), styles[index // 5], label=name, marker=".")
+            if len(runs) > 1:
+                axis.fill_between(epochs, np.min(runs, axis=0), np.max(runs, axis=0), alpha=0.12)
+        axis.set(xlabel="epoch", title=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    np.atleast_1d(axes)[-1].legend(fontsize=8)
+    return figure
