@@ -86,9 +86,21 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> "Figure":
 
 
 def image_grid(images: np.ndarray, titles: Sequence[str], columns: int = 5) -> "Figure":
-    """Pictures with a title each. Usage: `image_grid(x_test[:25], titles)`; images (n, h, w)."""
+    """Pictures with a title each. Usage: `image_grid(x_test[:25], titles)`.
+
+    `images` is (n, h, w) or (n, h, w, 3), wide ones too; `titles` may hold line breaks.
+    """
     rows = -(-len(images) // columns)
-    figure, axes = subplots(rows, columns, size=(1.7 * columns, 1.95 * rows))
+    height, width = images.shape[1:3]
+    tile = 1.5 * max(1.0, width / height)  # inches
+    lines = [title.split("\n") for title in titles]
+    longest = 0.065 * max(len(line) for title in lines for line in title)
+    most = 0.16 * max(len(title) for title in lines)
+    size = (
+        columns * (max(tile, longest) + 0.2),
+        rows * (tile * height / width + most + 0.15) + 0.2,
+    )
+    figure, axes = subplots(rows, columns, size=size)
     for axis in np.ravel(axes):
         axis.axis("off")
     for axis, image, title in zip(np.ravel(axes), images, titles, strict=False):
