@@ -203,11 +203,25 @@ def test_nothing_to_see_is_an_input_error():
 
 def test_the_evaluation_runs(home):
     metrics = evaluate_pictures.main(["--smoke", "--data", "sample"])
-    assert len(metrics) == 1 + len(evaluate_pictures.WAYS)
+    assert len(metrics) == 2 + len(evaluate_pictures.WAYS)
     assert metrics["accuracy_any_two_colours"] >= 0.6
+    assert 0.1 <= metrics["floor_majority"] <= 0.5
+
+
+@pytest.mark.parametrize("content", [None, b"not a model"])
+def test_the_evaluation_of_a_missing_or_damaged_model_is_a_clear_error(tmp_path, capsys, content):
+    path = tmp_path / "mnist.tflite"
+    if content:
+        path.write_bytes(content)
+        path.with_suffix(".json").write_text('{"sha256": "0123456789"}')
+    with pytest.raises(SystemExit) as stop:
+        evaluate_pictures.main(["--data", "sample", "--smoke", "--model", str(path)])
+    assert stop.value.code == 2
+    assert str(path) in capsys.readouterr().err
 
 
 @pytest.mark.realdata
 def test_pictures_of_real_digits_are_read(real_data):
     metrics = evaluate_pictures.main(["--images", "60", "--data", "real", "--part", "training"])
+    assert metrics.pop("floor_majority") <= 0.3
     assert min(metrics.values()) >= 0.9

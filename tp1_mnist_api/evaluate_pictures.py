@@ -1,7 +1,7 @@
 """How well does the API read pictures, whatever their size, colours, strokes and noise?
 
     python tp1_mnist_api/evaluate_pictures.py               # the served model, 1,000 test images
-    python tp1_mnist_api/evaluate_pictures.py --images 100  # in seconds
+    python tp1_mnist_api/evaluate_pictures.py --images 100  # a tenth of that time
 
 Each MNIST test image is drawn again as a picture file in fifteen ways and sent through the whole
 API: decoding, finding the ink, MNIST's form, model. Accuracy on the unchanged 784 numbers stands
@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 import labkit
 from labkit import figures
+from labkit.arguments import fail
 from tp1_mnist_api.app import create_app
-from tp1_mnist_api.serving.model_file import Model, default_model
+from tp1_mnist_api.serving.model_file import Model, ModelError, default_model
 from tp1_mnist_api.train_model import validation_indices
 
 
@@ -75,7 +76,8 @@ def drawing(
     fine = Image.fromarray(digit).resize((280, 280), Image.Resampling.BICUBIC)
     if stroke:
         turn = ImageFilter.MaxFilter if stroke > 0 else ImageFilter.MinFilter
-        fine = fine.filter(turn(2 * abs(stroke) + 1))
+        for _ in range(abs(stroke)):  # the same as one wide filter, and faster
+            fine = fine.filter(turn(3))
     # Twice the contrast: a pen's edge is sharper than MNIST's.
     mask = fine.point(lambda value: min(255, max(0, 2 * value - 128)))
     frame = max(8, round(side / room))
@@ -85,18 +87,21 @@ def drawing(
     canvas.paste(mask, tuple(int(value) for value in rng.integers(0, free + 1, 2)))
     if ink is None or paper is None:
         ink, paper = random_colours(rng)
-    cover = np.asarray(canvas, np.float32)[..., None] / 255
-    ground = np.ones((side, side, 3), np.float32) * np.float32(paper)
+    ground = Image.new("RGB", (side, side), tuple(map(int, paper)))
     if ruled:
-        ground[:: max(6, side // 9)] = (150, 180, 230)
-    pixels = cover * np.float32(ink) + (1 - cover) * ground
+        for row in range(0, side, max(6, side // 9)):
+            ground.paste((150, 180, 230), (0, row, side, row + 1))
+    ground.paste(tuple(map(int, ink)), mask=canvas)
+    if not (shade or noise or blur):
+        return ground
+    pixels = np.asarray(ground, np.float32)
     if shade:
         direction = rng.uniform(0, 2 * np.pi)
         down, right = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j] - 0.5
         slope = down * np.sin(direction) + right * np.cos(direction)
-        pixels *= (1 - shade * (0.5 + slope / 1.42))[..., None]
+        pixels = pixels * (1 - shade * (0.5 + slope / 1.42))[..., None]
     if noise:
-        pixels += rng.normal(0, noise, pixels.shape)
+        pixels = pixels + rng.normal(0, noise, pixels.shape)
     picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     return picture.filter(ImageFilter.GaussianBlur(blur)) if blur else picture
 
@@ -151,17 +156,20 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     count = min(10 if config.smoke else config.images, len(images))
     chosen = np.linspace(0, len(images) - 1, count).astype(int)
     images, labels = images[chosen], labels[chosen]
-    path = config.model or default_model()
-    client = create_app(Model(path)).test_client()
+    try:
+        client = create_app(Model(config.model or default_model())).test_client()
+    except ModelError as error:
+        fail(str(error))
 
     with labkit.start_run(__file__, config, data.source, "litert-none-none") as run:
-        if run.is_finished:
-            return run.metrics
         correct = [
             client.post("/predict", json={"image": image.tolist()}).json["prediction"] == label
             for image, label in zip(images, labels, strict=True)
         ]
-        metrics = {"accuracy_784_numbers": float(np.mean(correct))}
+        metrics = {
+            "floor_majority": float(np.bincount(labels).max() / count),
+            "accuracy_784_numbers": float(np.mean(correct)),
+        }
         shown, titles = [], []
         for way, (draw, form, options) in tqdm(WAYS.items(), desc="ways", unit="way"):
             rng, right = np.random.default_rng(config.seed), []
@@ -174,13 +182,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                 )
                 right.append(answer.json.get("prediction") == label)
                 if index == 0:
-                    small = np.asarray(picture.convert("RGBA").resize((112, 112)))[..., :3]
+                    page = Image.new("RGBA", picture.size, "white")  # shows where nothing is
+                    page.alpha_composite(picture.convert("RGBA"))
+                    small = np.asarray(page.convert("RGB").resize((112, 112)))
                     seen = np.repeat(np.repeat(answer.json.get("seen", image), 4, 0), 4, 1)
                     shown.append(np.hstack([small, np.repeat(seen[..., None], 3, 2)]))
                     titles.append(way)
             metrics[f"accuracy_{way.replace(' ', '_')}"] = float(np.mean(right))
-            tqdm.write(f"{way:24} {np.mean(right):.3f}")
         run.log_metrics(metrics)
+        for name, value in metrics.items():
+            print(f"{name.replace('_', ' '):34} {value:.3f}")
         run.save_figure("pictures", figures.image_grid(np.stack(shown), titles, columns=3))
     return metrics
 
