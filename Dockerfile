@@ -3,7 +3,7 @@
 
 FROM python:3.12-slim AS packages
 COPY tp1_mnist_api/requirements-serving.txt constraints.txt /tmp/
-# The WebGPU library is 19 MB that a CPU never loads.
+# The WebGPU library is large, and a CPU never loads it.
 RUN python -m venv --without-pip /venv \
     && pip --python /venv/bin/python install --no-cache-dir --constraint /tmp/constraints.txt \
        --requirement /tmp/requirements-serving.txt \

@@ -37,7 +37,7 @@ class Limits:
 
 
 def answer(content: dict, status: int = 200) -> Response:
-    """`content` as JSON, byte for byte as Flask's `jsonify` writes it, in a third of the time."""
+    """`content` as JSON, byte for byte as Flask's `jsonify` writes it; one encoder serves all."""
     return Response(to_json(content) + "\n", status, content_type="application/json")
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,15 +43,19 @@ class Model:
         """Probabilities, (n, 10) float32, of `pixels`, (n, 784) float32 in 0..1.
 
         May be called from several threads: each has an interpreter of its own, as one interpreter
-        must not be used by two. Images go through one by one, which is as fast as a batch here
-        and gives an image the same answer in any batch.
+        must not be used by two. Images go through one by one, which gives an image the same answer
+        in any batch.
         """
         run = getattr(self._threads, "run", None) or self._open()
         if len(pixels) == 1:
             return run(pixels)
         return np.concatenate([run(image[None]) for image in pixels])
 
-    def _open(self):
+    def _open(self) -> Callable[[np.ndarray], np.ndarray]:
+        """An interpreter for this thread, as a function from (1, 784) to (1, 10).
+
+        Raises `ModelError` for a file that is no LiteRT model.
+        """
         try:
             interpreter = Interpreter(model_content=self.content, num_threads=1)
             interpreter.allocate_tensors()

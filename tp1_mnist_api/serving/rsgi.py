@@ -2,7 +2,7 @@
 
 A request's body is awaited with a limit in bytes and in seconds, and only then given to Flask. So
 slow clients cost no thread, and a short request runs on the loop itself without waiting for a
-thread's turn. Pictures and long bodies, which take milliseconds, go to a thread.
+thread's turn. Pictures and long bodies, which take longer, go to a thread.
 
 Protocol: RSGI 1.5, https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md, to
 WSGI as in PEP 3333.
