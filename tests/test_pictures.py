@@ -148,7 +148,7 @@ def bad_pictures() -> dict[str, tuple[bytes, str]]:
         "truncated": (whole[: len(whole) // 2], "not a readable"),
         "another format": (encoded(seven(), "GIF"), "not a readable"),
         "100 million pixels": (png_header(10_000, 10_000), "10000x10000"),
-        "decompression bomb": (png_header(60_000, 60_000), ""),
+        "decompression bomb": (png_header(60_000, 60_000), "more than 16 million"),
         "broken data": (png_header(100, 100), "not a readable"),
         "one colour": (encoded(Image.new("RGB", (50, 50), "blue")), "nothing to see"),
         "almost one colour": (encoded(seven((250, 250, 250))), "nothing to see"),
