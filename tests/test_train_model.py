@@ -11,6 +11,7 @@ from tp1_mnist_api import train_model
 from tp1_mnist_api.app import Model
 from tp1_mnist_api.export import export_for_serving
 from tp1_mnist_api.models import BUILDERS, average_over_shifts
+from tp1_mnist_api.serving.model_file import LAB
 from tp1_mnist_api.train_model import RECIPES, beats, to_input, validation_indices
 
 
@@ -149,3 +150,14 @@ def test_one_epoch_on_real_mnist(real_data):
     assert 0.95 < metrics["test_accuracy"] < 0.985
     assert 0.90 < metrics["floor_logistic_regression"] < 0.93
     assert metrics["floor_majority"] == 0.1135
+
+
+def test_the_card_has_the_command_that_trains_the_same_model_again():
+    shipped = json.loads((LAB / "model" / "mnist.json").read_text())
+    usual = train_model.Config(model="compact")
+    assert train_model.command(usual) == shipped["command"]
+    unusual = train_model.Config(
+        epochs=3, split="last", precision="float32", seed=5, data="real", smoke=True, resume=True
+    )
+    words = train_model.command(unusual).split()
+    assert labkit.parse(train_model.Config, [*words[2:], "--resume"]) == unusual

@@ -1,7 +1,7 @@
 """How well does the API read pictures, whatever their size, colours, strokes and noise?
 
-    python tp1_mnist_api/evaluate_pictures.py               # the served model, 1,000 test images
-    python tp1_mnist_api/evaluate_pictures.py --images 100  # a tenth of that time
+    python tp1_mnist_api/evaluate_pictures.py               # 1,000 test images, 7 minutes
+    python tp1_mnist_api/evaluate_pictures.py --images 100  # a tenth of it
 
 Each MNIST test image is drawn again as a picture file in fifteen ways and sent through the whole
 API: decoding, finding the ink, MNIST's form, model. Accuracy on the unchanged 784 numbers stands

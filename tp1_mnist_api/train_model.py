@@ -19,7 +19,7 @@ the one-cycle learning rate.
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -273,6 +273,16 @@ def report(config: Config, recipe: Recipe, metrics: dict[str, float], source: st
     )
 
 
+def command(config: Config) -> str:
+    """The command line that trains this model again: model, seed and all that is no default."""
+    words = ["python tp1_mnist_api/train_model.py"]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name in ("model", "seed") or (value != field.default and field.name != "resume"):
+            words.append(f"--{field.name}" if value is True else f"--{field.name} {value}")
+    return " ".join(words)
+
+
 def show(metrics: dict[str, float]) -> dict[str, float]:
     """Print the test accuracy beside its floors and return `metrics`."""
     print(f"Test accuracy: {metrics['test_accuracy']:.4f}")
@@ -284,8 +294,8 @@ def show(metrics: dict[str, float]) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Train, evaluate once on the test images, track, export; return the final metrics."""
-    config = labkit.parse(Config, argv)
-    recipe = RECIPES[config.model]
+    asked = labkit.parse(Config, argv)
+    config, recipe = asked, RECIPES[asked.model]
     is_dense = config.model == "dense"
     precision = "float32" if is_dense else labkit.fast_precision()
     config = replace(
@@ -330,8 +340,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             "model": config.model,
             "parameters": model.count_params(),
             "data_source": data.source,
-            "command": f"python tp1_mnist_api/train_model.py --model {config.model} "
-            f"--seed {config.seed}",
+            "command": command(asked),
             "epochs": config.epochs,
             "split": config.split,
             "test_accuracy": metrics["test_accuracy"],
