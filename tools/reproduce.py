@@ -42,6 +42,7 @@ class Experiment:
 
 
 TRAIN, EVALUATE = "tp1_mnist_api.train_model", "tp1_mnist_api.evaluate"
+SHIPPED = str(machine.ROOT / "tp1_mnist_api" / "model" / "mnist.tflite")
 EXPERIMENTS = {
     "tp1": [
         Experiment(TRAIN, "dense", ("--model", "dense"), (0, 1, 2, 3, 4), EVALUATE),
@@ -54,6 +55,7 @@ EXPERIMENTS = {
         Experiment(TRAIN, "dense_strong", ("--model", "dense-strong"), (0, 1, 2), EVALUATE),
         Experiment(TRAIN, "cnn", ("--model", "cnn"), (0, 1, 2), EVALUATE),
         Experiment(TRAIN, "compact", ("--model", "compact"), (0, 1, 2), EVALUATE),
+        Experiment("tp1_mnist_api.evaluate_pictures", "", ("--model", SHIPPED), (0, 1, 2)),
     ],
     "tp2": [
         Experiment(f"tp2_improvement.{script}", "", (), tuple(range(seeds)), comparison=True)
@@ -82,7 +84,10 @@ class Config:
 def collect(experiment: Experiment, runs: list[dict[str, float]], state: dict) -> dict:
     """The content of a results file from the final metrics of all seeds and one run's state."""
     series = {name: [run[name] for run in runs] for name in runs[0]}
-    return content(experiment, series, state) | {"train_seconds": summary(series["train_seconds"])}
+    trained = series.get("train_seconds")
+    return content(experiment, series, state) | {
+        "train_seconds": summary(trained) if trained else {}
+    }
 
 
 def content(experiment: Experiment, series: dict[str, list[float]], state: dict) -> dict:
@@ -90,7 +95,7 @@ def content(experiment: Experiment, series: dict[str, list[float]], state: dict)
     floors = {name: values[0] for name, values in series.items() if name.startswith("floor_")}
     return {
         "script": experiment.script,
-        "argv": list(experiment.arguments),
+        "argv": [argument.removeprefix(f"{machine.ROOT}/") for argument in experiment.arguments],
         "data_source": state["data_source"],
         "seeds": list(experiment.seeds),
         "metrics": {
@@ -99,7 +104,7 @@ def content(experiment: Experiment, series: dict[str, list[float]], state: dict)
             if name not in floors and not name.endswith("_seconds")
         },
         "floors": {name.removeprefix("floor_"): value for name, value in floors.items()},
-        "machine": {**state["machine"], "precision": state["config"]["precision"]},
+        "machine": {**state["machine"], "precision": state["config"].get("precision", "float32")},
         "versions": state["versions"],
         "commit": state["commit"],
     }
@@ -118,12 +123,10 @@ def reproduce_comparison(experiment: Experiment) -> None:
         for name, values in series.items()
         if name.endswith("/train_seconds")
     }
-    state = run.state
-    state["config"].setdefault("precision", "float32")
     results.write(
         experiment.script,
-        content(experiment, series, state)
-        | {"train_seconds": seconds, "seconds": state["seconds"]}
+        content(experiment, series, run.state)
+        | {"train_seconds": seconds, "seconds": run.state["seconds"]}
         | {name: compared[name] for name in ("conclusions", "details")},
     )
 
@@ -139,7 +142,8 @@ def reproduce(experiment: Experiment, progress: Iterable[int]) -> None:
             examine = importlib.import_module(experiment.then).main
             metrics = metrics | examine(["--run", state["run_id"], "--data", "real"])
         runs.append(metrics)
-    results.write(f"{experiment.script}.{experiment.variant}", collect(experiment, runs, state))
+    name = f"{experiment.script}.{experiment.variant}".removesuffix(".")
+    results.write(name, collect(experiment, runs, state))
 
 
 def main(argv: list[str] | None = None) -> None:

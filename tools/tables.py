@@ -7,13 +7,22 @@ python tools/tables.py --check    # exit code 1 if something would change
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import labkit
 from labkit.datasets import ORIGINS
 from labkit.machine import ROOT
 from labkit.results import read
+from tp2_improvement.evidence import mean_interval
 
+QUOTE = re.compile(
+    r"(<!-- = (?P<result>[a-z0-9_.]+) (?P<first>[a-z0-9_]+)(?: - (?P<second>[a-z0-9_]+))?"
+    r"/(?P<metric>[a-z0-9_.]+) -->).*?(<!-- / -->)",
+    re.DOTALL,
+)
+"""A stored figure in the middle of a sentence: of one configuration, or a difference of two."""
 MARKER = re.compile(r"(<!-- table:(?P<name>[a-z0-9_]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
@@ -88,6 +97,16 @@ def tp1_examined() -> str:
     return table(["", *(MODELS[variant] for variant in variants)], rows)
 
 
+def tp1_pictures() -> str:
+    """Accuracy on pictures drawn in many ways."""
+    content = read("tp1_mnist_api.evaluate_pictures")
+    rows = [["floor: majority", f"{100 * content['floors']['majority']:.1f}"]]
+    for name, value in content["metrics"].items():
+        way = name.removeprefix("accuracy_").replace("_", " ")
+        rows.append([way, spread(value, 100, 1)])
+    return table(["way", "test %"], rows)
+
+
 def time_to_accuracy() -> str:
     """The race to 99 % test accuracy."""
     content = read("bench.mnist_time_to_accuracy")
@@ -127,6 +146,87 @@ def api_load() -> str:
     return table(header, rows)
 
 
+TP2 = {
+    "bias_variance": (
+        "tp2_improvement.tp2_ex1_bias_variance",
+        {
+            "train_accuracy": "training %",
+            "logged_train_accuracy": "training % as printed by fit()",
+            "validation_accuracy": "validation %",
+            "test_accuracy": "test %",
+        },
+    ),
+    "regularization": (
+        "tp2_improvement.tp2_ex2_regularization",
+        {
+            "train_accuracy": "training %",
+            "validation_accuracy": "validation %",
+            "validation_cross_entropy": "validation loss",
+            "test_accuracy": "test %",
+        },
+    ),
+    "optimizers": (
+        "tp2_improvement.tp2_ex3_optimizers",
+        {
+            "train_accuracy": "training %",
+            "validation_accuracy": "validation %",
+            "test_accuracy": "test %",
+        },
+    ),
+    "batchnorm": (
+        "tp2_improvement.tp2_ex4_batchnorm",
+        {
+            "epochs_to_97.5": "epochs to 97.5 % validation",
+            "seconds_to_97.5": "seconds to it",
+            "validation_accuracy": "validation %",
+            "test_accuracy": "test %",
+        },
+    ),
+}
+
+
+def tp2_table(name: str) -> str:
+    """Floors and configurations of one of TP2's comparisons."""
+    script, columns = TP2[name]
+    content = read(script)
+    empty = [""] * (len(columns) - 1)
+    place = list(columns).index("test_accuracy")
+    rows = [
+        [f"floor: {floor.replace('_', ' ')}", *empty[:place], f"{100 * value:.2f}", *empty[place:]]
+        for floor, value in content["floors"].items()
+    ]
+    for configuration in dict.fromkeys(key.partition("/")[0] for key in content["metrics"]):
+        row = [f"`{configuration}`"]
+        for metric in columns:
+            found = content["metrics"].get(f"{configuration}/{metric}")
+            factor, digits = (100, 2) if "accuracy" in metric else (1, 3)
+            if "_to_" in metric:
+                digits = 1
+            row.append(spread(found, factor, digits) if found else "")
+        rows.append(row)
+    return table(["configuration", *columns.values()], rows)
+
+
+def tp2_findings(name: str) -> str:
+    """The sentences that the comparison itself drew from its figures."""
+    return "".join(f"- {sentence}\n" for sentence in read(TP2[name][0])["conclusions"])
+
+
+def quote(match: re.Match) -> str:
+    """The quoted figure: a mean, or a paired difference of means, with its 95 % interval."""
+    metrics, metric = read(match["result"])["metrics"], match["metric"]
+    values = metrics[f"{match['first']}/{metric}"]["values"]
+    factor, unit = (100, "%") if "accuracy" in metric else (1, "")
+    sign, digits = "", 2 if "accuracy" in metric else 1
+    if match["second"]:
+        other = metrics[f"{match['second']}/{metric}"]["values"]
+        values = [a - b for a, b in zip(values, other, strict=True)]
+        sign, unit = "+", "points"
+    low, high = mean_interval(values)
+    mean, low, high = (f"{factor * x:{sign}.{digits}f}" for x in (fmean(values), low, high))
+    return f"{match[1]}{mean} {unit} [{low}, {high}]{match[match.re.groups]}"
+
+
 def data_licences() -> str:
     """Origin and licence of every data set."""
     rows = [
@@ -139,14 +239,18 @@ def data_licences() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "tp1_accuracy": tp1_accuracy,
     "tp1_examined": tp1_examined,
+    "tp1_pictures": tp1_pictures,
     "time_to_accuracy": time_to_accuracy,
     "api_load": api_load,
     "data_licences": data_licences,
+    **{f"tp2_{name}": partial(tp2_table, name) for name in TP2},
+    **{f"tp2_{name}_findings": partial(tp2_findings, name) for name in TP2},
 }
 
 
 def render(text: str) -> str:
-    """`text` with every marked table written anew."""
+    """`text` with every marked table and every quoted figure written anew."""
+    text = QUOTE.sub(quote, text)
     return MARKER.sub(lambda match: match[1] + TABLES[match["name"]]() + match[3], text)
 
 

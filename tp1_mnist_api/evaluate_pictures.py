@@ -43,6 +43,8 @@ class Config:
     """Seed of colours, places and noise."""
     smoke: bool = False
     """Ten images, to see that everything runs."""
+    resume: bool = False
+    """Don't repeat a finished evaluation of the same settings, code and data."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
@@ -144,6 +146,13 @@ WAYS: dict[str, tuple[Callable, str, dict]] = {
 # --- Asking ---------------------------------------------------------------------------------------
 
 
+def show(metrics: dict[str, float]) -> dict[str, float]:
+    """Print the accuracies and return them."""
+    for name, value in metrics.items():
+        print(f"{name.replace('_', ' '):34} {value:.3f}")
+    return metrics
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Draw, ask, count; return the accuracy of each way."""
     config = labkit.parse(Config, argv)
@@ -162,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         fail(str(error))
 
     with labkit.start_run(__file__, config, data.source, "litert-none-none") as run:
+        if run.is_finished:
+            return show(run.metrics)
         correct = [
             client.post("/predict", json={"image": image.tolist()}).json["prediction"] == label
             for image, label in zip(images, labels, strict=True)
@@ -190,10 +201,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                     titles.append(way)
             metrics[f"accuracy_{way.replace(' ', '_')}"] = float(np.mean(right))
         run.log_metrics(metrics)
-        for name, value in metrics.items():
-            print(f"{name.replace('_', ' '):34} {value:.3f}")
         run.save_figure("pictures", figures.image_grid(np.stack(shown), titles, columns=3))
-    return metrics
+        return show(metrics)
 
 
 if __name__ == "__main__":
