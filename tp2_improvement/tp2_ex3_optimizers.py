@@ -132,7 +132,8 @@ def sensitivity_figure(sweep: list[dict]) -> "figures.Figure":
             "-" if index < 3 else "--", marker="o", label=name,
         )  # fmt: skip
     axis.set(xscale="log", xlabel="learning rate", ylabel="validation accuracy (%), one seed")
-    axis.set(title="Sensitivity to the learning rate", ylim=(93, 98.6))
+    best = 100 * max(outcome["metrics"]["validation_accuracy"] for outcome in sweep)
+    axis.set(title="Sensitivity to the learning rate", ylim=(best - 6, best + 0.3))
     axis.legend(fontsize=8)
     return figure
 
