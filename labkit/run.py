@@ -39,7 +39,7 @@ class Run:
         """Wrap the run folder `folder`, whose `state.json` holds `state`."""
         self.folder = folder
         self.state = state
-        self.history: dict[str, list[float]] = state.get("history", {})
+        self.history: dict[str, list[float]] = state.get("history", {}) if self.is_finished else {}
         """Per-epoch metrics since the first epoch, also those of a resumed run's first part."""
         self.first_epoch = 0
         """Where `fit(initial_epoch=...)` starts: above 0 after `--resume`."""
@@ -295,6 +295,7 @@ def _find_or_make(
             "machine": machine.describe(),
             "run_id": None,
             "metrics": {},
+            "history": {},
         },
     )
     run._write_state()

@@ -77,8 +77,9 @@ def test_choices_are_the_same_whatever_the_test_images_are(monkeypatch, tmp_path
     comparison._arrays.cache_clear()
     for name in ("chosen_learning_rates", "sweep"):
         assert honest[name] == other[name]
-    assert metrics["adam/validation_accuracy"] == other_metrics["adam/validation_accuracy"]
-    assert metrics["adam/test_accuracy"] > other_metrics["adam/test_accuracy"]
+    validation, test = "adam_0.001/validation_accuracy", "adam_0.001/test_accuracy"
+    assert metrics[validation] == other_metrics[validation]
+    assert metrics[test] > other_metrics[test]
 
 
 def test_a_comparison_is_one_parent_with_its_children_and_a_report(home):
@@ -90,7 +91,9 @@ def test_a_comparison_is_one_parent_with_its_children_and_a_report(home):
     tracking.open_store("tp2_improvement")
     query = f"tags.mlflow.parentRunId = '{found.state['run_id']}'"
     children = mlflow.search_runs(filter_string=query)
-    assert len(children) == 3 * 2 + 2 * 2 + 2 * 2  # hand-out, sweep, final; two seeds
+    series = json.loads((found.folder / "comparison.json").read_text())["series"]
+    configurations = {name.partition("/")[0] for name in series}
+    assert len(children) == 2 * 2 + 2 * len(configurations)  # two rates each, two seeds each
     assert set(children["status"]) == {"FINISHED"}
     names = set(children["tags.mlflow.runName"])
     assert {"Optimizer_Comparison_Adam", "Optimizer_Comparison_SGD_with_momentum"} <= names
@@ -125,13 +128,17 @@ def test_an_interrupted_comparison_goes_on_without_repeating_what_is_finished(ho
     assert "Interrupted" in output
     assert "Traceback" not in output
     before = {name: state for name, state in states().items() if state[0] == "FINISHED"}
-    assert 3 <= len(before) < 14
+    assert len(before) >= 3
 
     process = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     after = states()
     assert before.items() <= after.items()  # same folders, same tracked runs
-    assert len([state for state in after.values() if state[0] == "FINISHED"]) == 14
+    found = labkit.find_run("tp2_improvement.tp2_ex3_optimizers")
+    series = json.loads((found.folder / "comparison.json").read_text())["series"]
+    configurations = {name.partition("/")[0] for name in series}
+    assert [status for status, _ in after.values()] == ["FINISHED"] * len(after)
+    assert len(after) == 2 * 2 + 2 * len(configurations)
     assert len(list((home / "outputs" / "tp2_improvement.tp2_ex3_optimizers").iterdir())) == 1
 
 

@@ -107,6 +107,26 @@ def test_interrupt_keeps_partial_results_and_marks_the_run_killed(home):
     assert list(mlflow.search_runs()["status"]) == ["KILLED"]
 
 
+def test_a_part_without_checkpoint_begins_anew_and_prints_nothing(home, capsys):
+    def train(stop: bool) -> labkit.Run:
+        settings = (__file__, Config(resume=True), "sample", "net-adam-mse-s0")
+        with labkit.start_run(*settings, part="trial") as run:
+            assert run.first_epoch == 0
+            for epoch in range(3):
+                run.log_epoch(epoch, {"loss": 1.0 - epoch / 10})
+                if stop:
+                    raise KeyboardInterrupt
+        return run
+
+    with pytest.raises(KeyboardInterrupt):  # handed on to the comparison's own run
+        train(stop=True)
+    run = train(stop=False)
+    assert run.history == {"loss": [1.0, 0.9, 0.8]}
+    assert labkit.find_run("tests.test_run.trial").history == run.history
+    assert run.mlflow_id == ""  # tracked only where a parent is
+    assert capsys.readouterr().out == ""
+
+
 def test_error_marks_the_run_failed(home):
     with (
         pytest.raises(ZeroDivisionError),

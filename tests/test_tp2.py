@@ -107,7 +107,7 @@ def test_optimizers_are_the_handouts_and_new_each_time():
     settings = optimizers.make_optimizer("momentum", 0.01).get_config()
     assert (settings["momentum"], settings["nesterov"]) == (0.9, False)
     assert optimizers.make_optimizer("nesterov", 0.01).get_config()["nesterov"] is True
-    for key, name, rate in optimizers.HANDOUT.values():
+    for key, (name, rate) in optimizers.HANDOUT.items():
         first, second = (optimizers.make_optimizer(name, rate) for _ in range(2))
         assert first is not second
         assert type(first).__name__ in key

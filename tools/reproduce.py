@@ -58,12 +58,12 @@ EXPERIMENTS = {
         Experiment("tp1_mnist_api.evaluate_pictures", "", ("--model", SHIPPED), (0, 1, 2)),
     ],
     "tp2": [
-        Experiment(f"tp2_improvement.{script}", "", (), tuple(range(seeds)), comparison=True)
-        for script, seeds in (
-            ("tp2_ex1_bias_variance", 4),
-            ("tp2_ex2_regularization", 4),
-            ("tp2_ex3_optimizers", 5),
-            ("tp2_ex4_batchnorm", 4),
+        Experiment(f"tp2_improvement.{script}", "", arguments, tuple(range(seeds)), comparison=True)
+        for script, arguments, seeds in (
+            ("tp2_ex1_bias_variance", (), 4),
+            ("tp2_ex2_regularization", ("--epochs", "8"), 4),
+            ("tp2_ex3_optimizers", (), 5),
+            ("tp2_ex4_batchnorm", (), 4),
         )
     ],
 }

@@ -177,22 +177,20 @@ def watch(
     """
     clock = {"seconds": 0.0}
     seen = (np.arange(len(split.x_train)) if seen is None else seen)[:EVALUATED_IMAGES]
-    x_seen, y_seen = split.x_train[seen], split.y_train[seen]
+    parts = {
+        "train": (split.x_train[seen], split.y_train[seen]),
+        "validation": (split.x_validation, split.y_validation),
+    }
 
     def begin(epoch: int, logs: dict[str, float] | None = None) -> None:
         clock["started"] = time.perf_counter()
 
     def end(epoch: int, logs: dict[str, float] | None = None) -> None:
         clock["seconds"] += time.perf_counter() - clock["started"]
-        train = score(model, x_seen, y_seen)
-        validation = score(model, split.x_validation, split.y_validation)
-        metrics = {
-            "train_cross_entropy": train[0],
-            "train_accuracy": train[1],
-            "validation_cross_entropy": validation[0],
-            "validation_accuracy": validation[1],
-            "seconds": clock["seconds"],
-        }
+        metrics = {"seconds": clock["seconds"]}
+        for part, (x, y) in parts.items():
+            loss, accuracy = score(model, x, y)
+            metrics |= {f"{part}_cross_entropy": loss, f"{part}_accuracy": accuracy}
         if logs and "accuracy" in logs:
             metrics["logged_train_accuracy"] = logs["accuracy"]
         run.log_epoch(epoch, metrics)
@@ -243,8 +241,8 @@ def run_trials(
     return labkit.fan_out(function, trials, config.ray_address, label)
 
 
-def choose(outcomes: list[dict]) -> dict[str, dict]:
-    """The trial with the highest validation accuracy of each configuration.
+def choose(outcomes: list[dict], among: str = "configuration") -> dict[str, dict]:
+    """Of all trials with the same `among`, the one with the highest validation accuracy.
 
     Raises `ValueError` when an outcome knows a test accuracy: choices are made without it.
     """
@@ -252,7 +250,7 @@ def choose(outcomes: list[dict]) -> dict[str, dict]:
     for outcome in outcomes:
         if "test_accuracy" in outcome["metrics"]:
             raise ValueError("a choice must not see test accuracies")
-        name = outcome["trial"]["configuration"]
+        name = outcome["trial"][among]
         accuracy = outcome["metrics"]["validation_accuracy"]
         if name not in best or accuracy > best[name]["metrics"]["validation_accuracy"]:
             best[name] = outcome

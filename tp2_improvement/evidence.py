@@ -125,13 +125,13 @@ def percent(sample: Sequence[float], digits: int = 2) -> str:
 def difference_in_words(pair: Pair, what: str) -> str:
     """One sentence on a pair: who is ahead and by how much, or that nobody is."""
     size = f"{100 * pair.difference:+.2f} points [{100 * pair.low:+.2f}, {100 * pair.high:+.2f}]"
-    if not pair.distinguishable:
-        return (
-            f"{pair.first} and {pair.second} can't be told apart by {what}: "
-            f"{size}, adjusted p = {pair.p:.2f}."
-        )
-    word = "above" if pair.difference > 0 else "below"
-    return f"{pair.first} is {word} {pair.second} in {what}: {size}, adjusted p = {pair.p:.3f}."
+    chance = f"= {pair.p:.3f}" if pair.p >= 0.001 else "< 0.001"
+    if pair.distinguishable:
+        word = "above" if pair.difference > 0 else "below"
+        told = f"{pair.first} is {word} {pair.second} in {what}"
+    else:
+        told = f"{pair.first} and {pair.second} can't be told apart by {what}"
+    return f"{told}: {size}, adjusted p {chance}."
 
 
 def markdown(outcomes: list[dict], columns: dict[str, str]) -> str:

@@ -1,6 +1,7 @@
 """Do L2, dropout and weight decay improve validation, or do they only close the gap?
 
-    python tp2_improvement/tp2_ex2_regularization.py             # 10 minutes on two cores
+    python tp2_improvement/tp2_ex2_regularization.py             # about 9 minutes on two cores
+    python tp2_improvement/tp2_ex2_regularization.py --epochs 8  # as in README.md
     python tp2_improvement/tp2_ex2_regularization.py --smoke     # everything once, in seconds
     python tp2_improvement/tp2_ex2_regularization.py --resume    # go on after an interruption
 
@@ -69,9 +70,6 @@ SWEEP_SEED = 1000
 @dataclass(frozen=True)
 class Config(Settings):
     """Settings of the comparison of regularisers."""
-
-    epochs: int = 8
-    """Passes over the 54,000 training images in each training, 1 or more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What does batch normalisation buy on the hand-out's network, and what does it cost?
 
-    python tp2_improvement/tp2_ex4_batchnorm.py             # 10 minutes on two cores
+    python tp2_improvement/tp2_ex4_batchnorm.py             # about 9 minutes on two cores
     python tp2_improvement/tp2_ex4_batchnorm.py --smoke     # everything once, in seconds
     python tp2_improvement/tp2_ex4_batchnorm.py --resume    # go on after an interruption
 
@@ -60,8 +60,6 @@ SWEEP_SEED = 1000
 class Config(Settings):
     """Settings of the comparison."""
 
-    epochs: int = 6
-    """Passes over the 54,000 training images in each training, 1 or more."""
     rounds: int = 50
     """Timings of each network's inference, in turn, 1 or more."""
 
