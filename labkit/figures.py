@@ -16,7 +16,8 @@ STYLE = {
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     # Okabe and Ito's colours, which colour-blind readers can tell apart.
-    "axes.prop_cycle": "cycler('color', ['0072B2', 'D55E00', '009E73', 'CC79A7', 'E69F00'])",
+    "axes.prop_cycle": "cycler('color', "
+    "['0072B2', 'D55E00', '009E73', 'CC79A7', 'E69F00', '56B4E9'])",
     "figure.constrained_layout.use": True,
     "font.size": 10,
     "grid.alpha": 0.3,

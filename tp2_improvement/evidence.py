@@ -182,7 +182,7 @@ def curves_figure(outcomes: list[dict], panels: dict[str, str]) -> "figures.Figu
                 if outcome["trial"]["configuration"] == name
             ]
             epochs = np.arange(1, len(runs[0]) + 1)
-            axis.plot(epochs, np.mean(runs, axis=0), styles[index // 5], label=name, marker=".")
+            axis.plot(epochs, np.mean(runs, axis=0), styles[index // 6], label=name, marker=".")
             if len(runs) > 1:
                 axis.fill_between(epochs, np.min(runs, axis=0), np.max(runs, axis=0), alpha=0.12)
         axis.set(xlabel="epoch", title=label)
