@@ -21,7 +21,6 @@ import platform
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -40,6 +39,7 @@ from tqdm import tqdm
 import labkit
 from labkit import machine, results
 from labkit.arguments import fail
+from labkit.machine import free_port
 from labkit.results import summary
 
 PEERS = Path(__file__).resolve().parent / "api_peers"
@@ -405,13 +405,6 @@ def stop(process: subprocess.Popen) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass(frozen=True)
