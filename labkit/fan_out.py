@@ -90,7 +90,8 @@ def _on_ray(
             ray.shutdown()
     for error in grid.errors:
         raise error
-    results = {result.config["index"]: result.metrics["result"] for result in grid}
+    ended = [result for result in grid if "result" in (result.metrics or {})]
+    results = {result.config["index"]: result.metrics["result"] for result in ended}
     if len(results) < len(trials):  # Ray Tune ends quietly at Ctrl-C
         raise KeyboardInterrupt
     return [results[index] for index in range(len(trials))]

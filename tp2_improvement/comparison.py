@@ -23,6 +23,8 @@ keras = labkit.lazy("keras")
 BATCH_SIZE = 128
 STEPS_PER_EXECUTION = 50
 """Steps between two returns to Python: faster, same result."""
+SWEEP_SEED = 1000
+"""Of the trainings that choose something; the reported ones have other seeds, all below."""
 EVALUATED_IMAGES = 6000
 """Training images that are evaluated after each epoch, as many as there are validation images."""
 
@@ -52,6 +54,9 @@ class Settings:
         for name, least in (("epochs", 1), ("seeds", 2), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} must be {least} or more, got {getattr(self, name)}")
+        if self.seed + self.seeds > SWEEP_SEED:
+            total = self.seed + self.seeds
+            raise ValueError(f"--seed + --seeds must be {SWEEP_SEED} or less, got {total}")
 
     @property
     def all_seeds(self) -> list[int]:

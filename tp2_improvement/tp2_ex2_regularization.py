@@ -27,6 +27,7 @@ from labkit import figures
 from tp2_improvement.comparison import (
     BATCH_SIZE,
     STEPS_PER_EXECUTION,
+    SWEEP_SEED,
     Settings,
     Split,
     Trial,
@@ -63,8 +64,6 @@ HANDOUT = {
     "handout_none": {},
     "handout_l2_two_dropouts": {"l2": 1e-3, "dropout": 0.2, "input_dropout": 0.2},
 }
-SWEEP_SEED = 1000
-"""Of the trainings that choose a strength; the final ones have other seeds."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from tp1_mnist_api.models import build_dense
 from tp2_improvement.comparison import (
     BATCH_SIZE,
     STEPS_PER_EXECUTION,
+    SWEEP_SEED,
     Settings,
     Split,
     Trial,
@@ -63,8 +64,6 @@ HANDOUT = {  # its key: our name for the optimizer, its learning rate
     "RMSprop": ("rmsprop", 0.001),
     "Adam": ("adam", 0.001),
 }
-SWEEP_SEED = 1000
-"""Of the trainings that choose a rate; the final ones have other seeds."""
 
 
 @dataclass(frozen=True)

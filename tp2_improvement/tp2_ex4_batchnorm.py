@@ -26,6 +26,7 @@ from labkit import figures
 from tp2_improvement.comparison import (
     BATCH_SIZE,
     STEPS_PER_EXECUTION,
+    SWEEP_SEED,
     Settings,
     Split,
     Trial,
@@ -52,8 +53,6 @@ PLACEMENTS: tuple[Placement, ...] = ("none", "after", "before")
 LEARNING_RATES = (0.0003, 0.001, 0.003, 0.01)
 TARGET = 0.975
 """Validation accuracy that counts as arrived."""
-SWEEP_SEED = 1000
-"""Of the trainings that choose a rate; the final ones have other seeds."""
 
 
 @dataclass(frozen=True)
