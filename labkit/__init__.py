@@ -6,7 +6,7 @@ conclusion stay in the script. Importing this package loads neither TensorFlow n
 """
 
 from labkit.arguments import DataChoice, lazy, parse
-from labkit.datasets import DataError, Images, load_mnist
+from labkit.datasets import DataError, Images, load_cifar10, load_mnist
 from labkit.fan_out import fan_out
 from labkit.machine import fast_precision, home, prepare
 from labkit.run import Run, find_run, start_run
@@ -21,6 +21,7 @@ __all__ = [
     "find_run",
     "home",
     "lazy",
+    "load_cifar10",
     "load_mnist",
     "parse",
     "prepare",

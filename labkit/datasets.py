@@ -5,13 +5,18 @@ Keras cache, then downloaded. What is read is always checked against its SHA-256
 named and never used. With `auto`, and only then, a small built-in sample is the last resort.
 """
 
+import codecs
 import hashlib
 import os
+import pickle
 import sys
+import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -26,8 +31,8 @@ class DataError(Exception):
 class Origin:
     """Where a data set comes from and how it is recognised. Usage: `ORIGINS["mnist"].licence`."""
 
-    file: str
-    """File name below `$LABKIT_DATA` and the Keras cache."""
+    files: tuple[str, ...]
+    """Names below `$LABKIT_DATA` and the Keras cache, a download has the first one."""
     url: str
     url_sha256: str
     """SHA-256 of the file behind `url`."""
@@ -43,7 +48,7 @@ class Origin:
 
 ORIGINS = {
     "mnist": Origin(
-        file="mnist.npz",
+        files=("mnist.npz",),
         url="https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
         url_sha256="731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
         content_sha256="06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16",
@@ -57,6 +62,26 @@ ORIGINS = {
         licence="CC BY-SA 3.0",
         sample="scikit-learn's 1,797 scanned 8x8 digits, enlarged (UCI, CC BY 4.0)",
     ),
+    "cifar10": Origin(
+        files=(
+            "cifar-10-python.tar.gz",
+            "cifar10.npz",
+            "cifar-10-batches-py",
+            "cifar-10-batches-py-target/cifar-10-batches-py",  # as keras.datasets leaves it
+        ),
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        url_sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        content_sha256="80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660",
+        shapes={
+            "x_train": (50000, 32, 32, 3),
+            "y_train": (50000,),
+            "x_test": (10000, 32, 32, 3),
+            "y_test": (10000,),
+        },
+        credit="A. Krizhevsky, V. Nair, G. Hinton",
+        licence="none stated",
+        sample="1,200 generated pictures of ten coloured patterns",
+    ),
 }
 
 
@@ -67,7 +92,7 @@ class Images:
     source: str
     """`real:<first 8 of the content's SHA-256>` or `sample`; every run and figure carries it."""
     x_train: np.ndarray
-    """(n, height, width) uint8, 0 to 255."""
+    """(n, height, width) or (n, height, width, 3) uint8, 0 to 255."""
     y_train: np.ndarray
     """(n,) uint8 labels from 0."""
     x_test: np.ndarray
@@ -94,22 +119,36 @@ def load_mnist(choice: DataChoice = "auto") -> Images:
     return Images(source, **arrays) if arrays else Images("sample", **_sample_digits())
 
 
+def load_cifar10(choice: DataChoice = "auto") -> Images:
+    """CIFAR-10: 50,000 + 10,000 colour pictures, 32x32. Usage: `data = load_cifar10("auto")`.
+
+    Read from `cifar10.npz`, the official archive, or what Keras has unpacked. `real` leaves with
+    exit code 2 when the real set can't be had; `auto` then warns and gives the sample: 1,000
+    training and 200 test pictures of ten coloured patterns.
+    """
+    arrays, source = _load("cifar10", choice)
+    return Images(source, **arrays) if arrays else Images("sample", **_sample_patterns())
+
+
 def read_verified(path: Path, origin: Origin) -> dict[str, np.ndarray]:
     """The arrays of `path`, checked by shape and SHA-256. Usage: `read_verified(path, origin)`.
 
-    Raises `DataError` for a truncated, tampered or foreign file, naming it.
+    `path` is an `.npz` file, or CIFAR-10's official archive or folder. Raises `DataError` for a
+    truncated, tampered or foreign one, naming it.
     """
     digest = hashlib.sha256()
     arrays = {}
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            for name, shape in origin.shapes.items():
-                array = archive[name]
-                if array.shape != shape:
-                    raise DataError(f"{path}: {name} has shape {array.shape}, expected {shape}")
-                arrays[name] = np.ascontiguousarray(array, dtype=np.uint8)
-                digest.update(arrays[name])
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        found = _read_npz(path, origin) if path.suffix == ".npz" else _read_batches(path)
+        for name, shape in origin.shapes.items():
+            array = found[name]
+            if array.shape == (*shape, 1):  # labels as Keras shapes them
+                array = array[..., 0]
+            if array.shape != shape:
+                raise DataError(f"{path}: {name} has shape {array.shape}, expected {shape}")
+            arrays[name] = np.ascontiguousarray(array, dtype=np.uint8)
+            digest.update(arrays[name])
+    except _UNREADABLE as error:
         raise DataError(f"{path}: truncated or unreadable ({error})") from error
     if digest.hexdigest() != origin.content_sha256:
         raise DataError(
@@ -117,6 +156,69 @@ def read_verified(path: Path, origin: Origin) -> dict[str, np.ndarray]:
             f"expected {origin.content_sha256[:8]}..."
         )
     return arrays
+
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tarfile.TarError,
+    pickle.UnpicklingError,
+)
+
+
+def _read_npz(path: Path, origin: Origin) -> dict[str, np.ndarray]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return {name: archive[name] for name in origin.shapes}
+
+
+_ARRAY_PARTS = {  # what a pickled array is made of
+    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): codecs.encode,
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads dictionaries of numbers, texts and NumPy arrays, and refuses all else.
+
+    CIFAR-10's official files are pickles, which could otherwise run any code.
+    """
+
+    def find_class(self, module: str, name: str) -> Callable:
+        if (module, name) not in _ARRAY_PARTS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return _ARRAY_PARTS[module, name]
+
+
+def _read_batches(path: Path) -> dict[str, np.ndarray]:
+    """CIFAR-10's six official batches, from their folder or their archive."""
+    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    if path.is_dir():
+        batches = [_read_batch((path / name).open("rb")) for name in names]
+    else:
+        with tarfile.open(path) as archive:  # read in memory, nothing is unpacked
+            files = [archive.extractfile(f"cifar-10-batches-py/{name}") for name in names]
+            batches = [_read_batch(file) for file in files]
+    images, labels = zip(*batches, strict=True)
+    return {
+        "x_train": np.concatenate(images[:5]),
+        "y_train": np.concatenate(labels[:5]),
+        "x_test": images[5],
+        "y_test": labels[5],
+    }
+
+
+def _read_batch(file: IO[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    with file:
+        batch = _ArraysOnly(file, encoding="bytes").load()
+    planes = np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32)
+    return planes.transpose(0, 2, 3, 1), np.asarray(batch[b"labels"], np.uint8)
 
 
 def keras_cache() -> Path:
@@ -134,7 +236,7 @@ def _load(name: str, choice: DataChoice) -> tuple[dict[str, np.ndarray] | None, 
     if folder is None:
         tried.append("LABKIT_DATA: not set")
     places = [Path(folder).expanduser()] if folder else []
-    for path in (place / origin.file for place in [*places, keras_cache()]):
+    for path in (place / file for place in [*places, keras_cache()] for file in origin.files):
         if not path.exists():
             tried.append(f"{path}: absent")
             continue
@@ -149,7 +251,7 @@ def _load(name: str, choice: DataChoice) -> tuple[dict[str, np.ndarray] | None, 
     except DataError as error:
         tried.append(str(error))
     report = "".join(f"\n  - {line}" for line in tried)
-    advice = f"Put {origin.file} into a folder and set LABKIT_DATA to that folder."
+    advice = f"Put {origin.files[0]} into a folder and set LABKIT_DATA to that folder."
     if choice == "real":
         fail(f"--data real: {name} can't be had. Tried:{report}\n{advice}")
     print(
@@ -170,7 +272,7 @@ def _download(origin: Origin) -> Path:
             pooch.retrieve(
                 origin.url,
                 known_hash=f"sha256:{origin.url_sha256}",
-                fname=origin.file,
+                fname=origin.files[0],
                 path=keras_cache(),
                 downloader=pooch.HTTPDownloader(progressbar=True, timeout=(3, 30)),
             )
@@ -198,4 +300,45 @@ def _sample_digits() -> dict[str, np.ndarray]:
         "y_train": labels[:-360],
         "x_test": images[-360:],
         "y_test": labels[-360:],
+    }
+
+
+def _sample_patterns() -> dict[str, np.ndarray]:
+    """1,200 pictures, 32x32: ten patterns in random colours, places and sizes on noisy grounds.
+
+    The patterns, labels 0 to 9: disc, ring, square, frame, cross, triangle, horizontal stripes,
+    vertical stripes, checks, dots. Seed 0; the last 200 are the test part.
+    """
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:32, 0:32]
+    labels = np.resize(np.arange(10), 1200)
+    images = np.empty((1200, 32, 32, 3), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        centre, radius, width = rng.uniform(12, 20, 2), rng.uniform(7, 11), rng.uniform(2, 3)
+        down, right = y - centre[0], x - centre[1]
+        far, near = np.maximum(abs(down), abs(right)), np.minimum(abs(down), abs(right))
+        period = int(rng.integers(5, 9))
+        ink = (
+            np.hypot(down, right) < radius,
+            abs(np.hypot(down, right) - radius) < width,
+            far < radius,
+            abs(far - radius) < width,
+            (near < width) & (far < radius),
+            (abs(right) < (down + radius) / 2) & (down < radius),
+            (y + period) % period < period / 2,
+            (x + period) % period < period / 2,
+            ((y // period) + (x // period)) % 2 == 0,
+            ((y % period) < period / 2) & ((x % period) < period / 2),
+        )[label]
+        ground, colour = rng.integers(0, 256, 3), rng.integers(0, 256, 3)
+        while abs(ground - colour).sum() < 150:
+            colour = rng.integers(0, 256, 3)
+        picture = np.where(ink[..., None], colour, ground) + rng.normal(0, 20, (32, 32, 3))
+        image[:] = np.clip(picture, 0, 255)
+    labels = labels.astype(np.uint8)
+    return {
+        "x_train": images[:1000],
+        "y_train": labels[:1000],
+        "x_test": images[1000:],
+        "y_test": labels[1000:],
     }

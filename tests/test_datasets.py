@@ -4,6 +4,8 @@ import functools
 import hashlib
 import http.server
 import os
+import pickle
+import tarfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit import datasets, load_mnist
+from labkit import datasets, load_cifar10, load_mnist
 
 SHAPES = {"x_train": (8, 28, 28), "y_train": (8,), "x_test": (4, 28, 28), "y_test": (4,)}
 
@@ -158,3 +160,129 @@ def test_real_mnist_is_the_published_set(real_data):
         1009,
     ]
     assert data.y_train[:5].tolist() == [5, 0, 4, 1, 9]
+
+
+# --- CIFAR-10 --------------------------------------------------------------------------------
+
+
+def cifar_batches(folder: Path, images: np.ndarray, labels: np.ndarray) -> Path:
+    """`images` (12, 32, 32, 3) as six batches of two, in the official layout."""
+    folder.mkdir(parents=True)
+    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+    for index, name in enumerate(names):
+        part = slice(2 * index, 2 * index + 2)
+        planes = images[part].transpose(0, 3, 1, 2).reshape(2, 3072)
+        batch = {b"data": planes, b"labels": labels[part].tolist(), b"batch_label": b"1 of 5"}
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
+    return folder
+
+
+@pytest.fixture
+def small_cifar(monkeypatch, tmp_path) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, 32, 32, 3), np.uint8)
+    labels = rng.integers(0, 10, 12, np.uint8)
+    digest = hashlib.sha256()
+    for array in (images[:10], labels[:10], images[10:], labels[10:]):
+        digest.update(np.ascontiguousarray(array))
+    shapes = {
+        "x_train": (10, 32, 32, 3),
+        "y_train": (10,),
+        "x_test": (2, 32, 32, 3),
+        "y_test": (2,),
+    }
+    origin = replace(
+        datasets.ORIGINS["cifar10"],
+        url="http://127.0.0.1:9/cifar.tar.gz",
+        content_sha256=digest.hexdigest(),
+        shapes=shapes,
+    )
+    monkeypatch.setitem(datasets.ORIGINS, "cifar10", origin)
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    return images, labels
+
+
+@pytest.mark.parametrize("form", ["npz", "folder", "archive", "keras"])
+def test_cifar10_is_read_from_each_of_its_forms(form, small_cifar, tmp_path):
+    images, labels = small_cifar
+    data = tmp_path / "data"
+    if form == "npz":
+        np.savez(
+            data / "cifar10.npz",
+            x_train=images[:10], y_train=labels[:10, None],
+            x_test=images[10:], y_test=labels[10:, None],
+        )  # fmt: skip
+    elif form == "folder":
+        cifar_batches(data / "cifar-10-batches-py", images, labels)
+    elif form == "keras":
+        cache = datasets.keras_cache() / "cifar-10-batches-py-target"
+        cifar_batches(cache / "cifar-10-batches-py", images, labels)
+    else:
+        folder = cifar_batches(tmp_path / "official" / "cifar-10-batches-py", images, labels)
+        with tarfile.open(data / "cifar-10-python.tar.gz", "w:gz") as archive:
+            archive.add(folder, arcname=folder.name)
+    found = load_cifar10("real")
+    assert found.source.startswith("real:")
+    np.testing.assert_array_equal(found.x_train, images[:10])
+    np.testing.assert_array_equal(found.y_train, labels[:10])
+    np.testing.assert_array_equal(found.x_test, images[10:])
+    np.testing.assert_array_equal(found.y_test, labels[10:])
+
+
+def test_a_pickle_that_would_run_code_is_refused(small_cifar, tmp_path, capsys):
+    class Harmful:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    folder = cifar_batches(tmp_path / "data" / "cifar-10-batches-py", *small_cifar)
+    (folder / "data_batch_3").write_bytes(pickle.dumps({b"data": Harmful(), b"labels": []}))
+    with pytest.raises(SystemExit) as leaving:
+        load_cifar10("real")
+    assert leaving.value.code == 2
+    assert not (tmp_path / "ran").exists()
+    assert "system" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
+def test_a_damaged_cifar10_archive_is_named_and_not_used(damage, small_cifar, tmp_path, capsys):
+    folder = cifar_batches(tmp_path / "official" / "cifar-10-batches-py", *small_cifar)
+    if damage == "changed":
+        content = bytearray((folder / "test_batch").read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / "test_batch").write_bytes(content)
+    path = tmp_path / "data" / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        if damage != "empty":
+            archive.add(folder, arcname=folder.name)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SystemExit) as leaving:
+        load_cifar10("real")
+    assert leaving.value.code == 2
+    assert f"damaged data file, not used: {path}" in capsys.readouterr().err
+
+
+def test_the_cifar10_sample_is_balanced_and_learnable_by_neighbours(capsys):
+    from sklearn.neighbors import KNeighborsClassifier
+
+    data = load_cifar10("sample")
+    assert data.source == "sample"
+    assert data.x_train.shape == (1000, 32, 32, 3)
+    assert np.bincount(data.y_test).tolist() == [20] * 10
+    edges = [
+        np.abs(np.diff(x.astype(int), axis=1)).mean(axis=3) for x in (data.x_train, data.x_test)
+    ]
+    features = [edge.reshape(len(edge), -1) for edge in edges]
+    accuracy = (
+        KNeighborsClassifier(3).fit(features[0], data.y_train).score(features[1], data.y_test)
+    )
+    assert 0.3 < accuracy < 0.999  # far above chance, and nothing to be learnt by heart
+
+
+@pytest.mark.realdata
+def test_real_cifar10_is_the_known_set(real_data):
+    data = load_cifar10("real")
+    assert data.source == "real:80387ddb"
+    assert np.bincount(data.y_train).tolist() == [5000] * 10
+    assert data.y_train[:5].tolist() == [6, 9, 9, 4, 1]  # frog, truck, truck, deer, car
