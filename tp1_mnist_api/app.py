@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
+from werkzeug.routing import MapAdapter
 
 from tp1_mnist_api.serving import observe, pictures, settings
 from tp1_mnist_api.serving.inputs import InputError, read_image, read_images
@@ -41,8 +42,23 @@ def answer(content: dict, status: int = 200) -> Response:
     return Response(to_json(content) + "\n", status, content_type="application/json")
 
 
+class Api(Flask):
+    """Flask that routes by path and method alone: no route here depends on a host name."""
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """What finds the request's route; no host name is taken apart for it."""
+        if request is None:
+            return None
+        return MapAdapter(
+            self.url_map, "", request.root_path, "", request.scheme, request.path, request.method
+        )
+
+
 def whole_body() -> bytes:
     """The request's body; 413 above its limit."""
+    body = request.environ.get(settings.BODY)
+    if body is not None and len(body) <= request.max_content_length:
+        return body
     body = request.get_data()
     if "CONTENT_LENGTH" not in request.environ:  # Flask cuts a body of chunks at the limit
         request.stream.read(1)  # raises 413 if it did
@@ -85,7 +101,7 @@ def create_app(
     Without a model every prediction is answered 503. `is_draining` tells that the server is about
     to stop, so that /ready can say so.
     """
-    app = Flask(__name__, static_folder=None)
+    app = Api(__name__, static_folder=None)
     app.config.update(
         LIMITS=limits,
         IS_DRAINING=is_draining,

@@ -17,6 +17,8 @@ from typing import Any
 from flask import Flask
 from werkzeug.exceptions import RequestTimeout
 
+from tp1_mnist_api.serving import settings
+
 SHORT_BYTES = 32 * 1024
 
 
@@ -101,6 +103,7 @@ class RsgiApp:
         environ["CONTENT_LENGTH"] = str(len(body))
         environ.pop("HTTP_TRANSFER_ENCODING", None)  # it is whole now
         environ["wsgi.input"] = io.BytesIO(body)
+        environ[settings.BODY] = bytes(body)
         return len(body)
 
     def _call(self, environ: dict[str, Any]) -> tuple[int, list[tuple[str, str]], bytes]:

@@ -15,6 +15,8 @@ INTEGERS = {  # name: default, lowest, highest
     "BODY_SECONDS": (10, 1, 600),
     "DRAIN_SECONDS": (1, 0, 600),
 }
+BODY = "mnist_api.body"
+"""Where in the WSGI environment a server puts a body that it has read, beside `wsgi.input`."""
 
 
 def stop(message: str, code: int = 2) -> NoReturn:
