@@ -13,7 +13,7 @@ from tools import tables
 RESULTS = sorted((ROOT / "results").glob("*.json"))
 TRAININGS = [path for path in RESULTS if not path.name.startswith("bench.")]
 # Reference figure minus tolerance, in 0..1: a rerun that lands below has broken something.
-GATES = {"dense": 0.975, "dense_strong": 0.990, "cnn": 0.995}
+GATES = {"dense": 0.975, "dense_strong": 0.990, "cnn": 0.995, "compact": 0.994}
 
 
 def test_tables_are_up_to_date():
@@ -31,11 +31,19 @@ def test_a_drifted_figure_is_noticed(monkeypatch, capsys):
 def test_result_is_complete_and_real(path: Path):
     content = json.loads(path.read_text())
     keys = {"script", "argv", "data_source", "seeds", "metrics", "floors", "train_seconds"}
-    assert keys | {"machine", "versions", "commit"} == set(content)
+    keys |= {"machine", "versions", "commit"}
+    is_comparison = path.stem.startswith("tp2_")
+    assert set(content) == keys | (
+        {"seconds", "conclusions", "details"} if is_comparison else set()
+    )
     assert content["data_source"].startswith("real:")
     assert not content["commit"].endswith(("dirty", "unknown"))
-    for summary in content["metrics"].values():
-        assert summary["n"] == len(summary["values"]) == len(content["seeds"]) >= 3
+    for name, summary in content["metrics"].items():
+        assert summary["n"] == len(summary["values"])
+        if "_to_" in name:  # absent for a seed that never arrived
+            assert summary["n"] <= len(content["seeds"])
+        else:
+            assert summary["n"] == len(content["seeds"]) >= 3
         assert summary["mean"] == pytest.approx(sum(summary["values"]) / summary["n"])
 
 
@@ -45,6 +53,22 @@ def test_quality_gate(variant: str):
     accuracy = content["metrics"]["test_accuracy"]["mean"]
     assert GATES[variant] <= accuracy < 0.999  # MNIST's best published figures, chosen on test
     assert accuracy > max(content["floors"].values()) or variant == "dense"
+
+
+TP2_GATES = {  # test accuracy that a rerun must reach
+    ("tp2_improvement.tp2_ex1_bias_variance", "handout"): 0.975,
+    ("tp2_improvement.tp2_ex2_regularization", "two_dropouts"): 0.976,
+    ("tp2_improvement.tp2_ex3_optimizers", "momentum_0.1"): 0.976,
+    ("tp2_improvement.tp2_ex3_optimizers", "adam_0.001"): 0.975,
+    ("tp2_improvement.tp2_ex4_batchnorm", "handout_after"): 0.975,
+}
+
+
+@pytest.mark.parametrize(("name", "configuration"), TP2_GATES)
+def test_quality_gate_of_tp2(name: str, configuration: str):
+    content = results.read(name)
+    accuracy = content["metrics"][f"{configuration}/test_accuracy"]["mean"]
+    assert max(content["floors"].values()) < TP2_GATES[name, configuration] <= accuracy < 0.99
 
 
 def test_summary_against_numpy():
@@ -79,3 +103,76 @@ def test_make_targets_of_the_pages_exist():
     for page in tables.pages():
         named = set(re.findall(r"`make ([a-z]+)|^make ([a-z]+)", page.read_text(), re.MULTILINE))
         assert {a or b for a, b in named} <= targets
+
+
+COMPARING = re.compile(
+    r"\b(above|below|better|worse|higher|lower|faster|slower|more|less|fewer|best|most|improves?|"
+    r"improved|than|gains?|loses?|beats?|closed?|differs?)\b"
+)
+
+
+def measured_part(page: str) -> str:
+    """TP2's page from the first exercise to the questions: what it says about measurements."""
+    return page[page.index("## Exercise 1") : page.index("## Questions of the hand-out")]
+
+
+def test_sentences_of_tp2_that_compare_are_computed_or_cite_their_figure():
+    page = (ROOT / "tp2_improvement" / "README.md").read_text()
+    prose = tables.MARKER.sub("", measured_part(page))  # what no script wrote
+    prose = re.sub(r"^#.*$", "", prose, flags=re.MULTILINE)
+    for sentence in re.split(r"(?<=[.:])\s+", prose):
+        definition = "*" in sentence or "rate" in sentence  # the rule and the settings
+        assert definition or not COMPARING.search(sentence) or "<!-- = " in sentence, sentence
+
+
+@pytest.mark.parametrize("name", tables.TP2)
+def test_computed_sentences_follow_from_the_stored_values(name: str):
+    """Every mean, difference and interval in them, computed anew from the values."""
+    import numpy as np
+    from scipy import stats
+
+    content = results.read(tables.TP2[name][0])
+    values = {key: found["values"] for key, found in content["metrics"].items()}
+    checked = 0
+    for sentence in content["conclusions"]:
+        pair = re.match(
+            XX|is below) ([\w.]+) (?:can't be told apart by|in) ([\w ]+): "
+            r"([+-][\d.]+) points \[([+-][\d.]+), ([+-][\d.]+)\], adjusted p [=<] (\d+\.\d+)",
+            sentence,
+        )
+        if not pair:
+            continue
+        first, second, what = pair[1], pair[2], pair[3].replace(" ", "_")
+
+        def sample(configuration: str, what: str = what) -> np.ndarray:
+            if what == "gap":
+                train, validation = (
+                    np.array(values[f"{configuration}/{part}_accuracy"])
+                    for part in ("train", "validation")
+                )
+                return train - validation
+            return np.array(values[f"{configuration}/{what}"])
+
+        differences = 100 * (sample(first) - sample(second))
+        error = differences.std(ddof=1) / np.sqrt(len(differences))
+        reach = stats.t.ppf(0.975, len(differences) - 1) * error
+        expected = [differences.mean(), differences.mean() - reach, differences.mean() + reach]
+        assert [float(pair[i]) for i in (4, 5, 6)] == pytest.approx(expected, abs=0.0051)
+        assert ("can't be told apart" in sentence) == (float(pair[7]) >= 0.05)
+        if "above" in sentence or "below" in sentence:
+            assert (differences.mean() > 0) == ("is above" in sentence)
+        checked += 1
+    assert checked or name == "bias_variance"
+
+
+def test_no_quote_begins_a_line():
+    """Markdown takes a line that begins with a comment out of its paragraph."""
+    page = (ROOT / "tp2_improvement" / "README.md").read_text()
+    assert not re.search(r"^\s*<!-- = ", page, re.MULTILINE)
+
+
+def test_a_quoted_figure_that_drifts_is_noticed():
+    page = ROOT / "tp2_improvement" / "README.md"
+    drifted = re.sub(r"(-->)[+-][\d.]+ points", r"\1+9.99 points", page.read_text())
+    assert drifted != page.read_text()
+    assert tables.render(drifted) == page.read_text()

@@ -18,7 +18,7 @@ from labkit.results import read
 from tp2_improvement.evidence import mean_interval
 
 QUOTE = re.compile(
-    r"(<!-- = (?P<result>[a-z0-9_.]+) (?P<first>[a-z0-9_]+)(?: - (?P<second>[a-z0-9_]+))?"
+    r"(<!-- = (?P<result>[a-z0-9_.]+) (?P<first>[a-z0-9_.]+)(?: - (?P<second>[a-z0-9_.]+))?"
     r"/(?P<metric>[a-z0-9_.]+) -->).*?(<!-- / -->)",
     re.DOTALL,
 )
@@ -195,7 +195,8 @@ def tp2_table(name: str) -> str:
         [f"floor: {floor.replace('_', ' ')}", *empty[:place], f"{100 * value:.2f}", *empty[place:]]
         for floor, value in content["floors"].items()
     ]
-    for configuration in dict.fromkeys(key.partition("/")[0] for key in content["metrics"]):
+    every = [key.partition("/") for key in content["metrics"]]
+    for configuration in [name for name, _, metric in every if metric == "train_accuracy"]:
         row = [f"`{configuration}`"]
         for metric in columns:
             found = content["metrics"].get(f"{configuration}/{metric}")
