@@ -136,7 +136,7 @@ def test_computed_sentences_follow_from_the_stored_values(name: str):
     checked = 0
     for sentence in content["conclusions"]:
         pair = re.match(
-            XX|is below) ([\w.]+) (?:can't be told apart by|in) ([\w ]+): "
+            r"([\w.]+) (?:and|is above|is below) ([\w.]+) (?:can't be told apart by|in) ([\w ]+): "
             r"([+-][\d.]+) points \[([+-][\d.]+), ([+-][\d.]+)\], adjusted p [=<] (\d+\.\d+)",
             sentence,
         )
