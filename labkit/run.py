@@ -311,7 +311,8 @@ def _code(script: Path) -> list[str]:
         if path in found or not path.exists():
             continue
         found[path] = path.read_text()
-        for module in re.findall(r"^\s*(?:from|import) (tp\w+(?:\.\w+)+)", found[path], re.M):
+        labs = rf"^\s*(?:from|import) ((?:tp\w+|{script.parent.name})(?:\.\w+)+)"
+        for module in re.findall(labs, found[path], re.MULTILINE):
             pending.append(script.parents[1] / f"{module.replace('.', '/')}.py")
     return [found[path] for path in sorted(found)]
 

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import keras
 import mlflow
@@ -18,7 +20,7 @@ from scipy import stats
 import labkit
 from labkit import tracking
 from tests.conftest import ROOT
-from tp2_improvement import comparison, evidence
+from tp2_improvement import comparison, evaluate, evidence
 from tp2_improvement import tp2_ex3_optimizers as optimizers
 from tp2_improvement.comparison import SealedTestError, Settings, choose, common, load_split
 
@@ -52,20 +54,35 @@ def test_choosing_refuses_outcomes_that_know_a_test_accuracy():
         choose([outcome])
 
 
-def test_choices_are_the_same_whatever_the_test_images_are(monkeypatch, tmp_path):
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> Iterator[labkit.Run]:
+    """One finished comparison, for all tests that only look at it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_HOME", str(tmp_path_factory.mktemp("compared")))
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.delenv("LABKIT_DATA", raising=False)
+        optimizers.main(["--smoke", "--data", "sample"])
+        yield labkit.find_run("tp2_improvement.tp2_ex3_optimizers")
+
+
+@pytest.fixture
+def its_home(compared, home, monkeypatch) -> Path:
+    """The finished comparison's home, for this test."""
+    folder = compared.folder.parents[2]
+    monkeypatch.setenv("LABKIT_HOME", str(folder))
+    return folder
+
+
+def content(run: labkit.Run) -> dict:
+    return json.loads((run.folder / "comparison.json").read_text())
+
+
+def configurations(run: labkit.Run) -> set[str]:
+    return {name.partition("/")[0] for name in content(run)["series"]}
+
+
+def test_choices_are_the_same_whatever_the_test_images_are(compared, monkeypatch):
     """Poisoned test labels change what is reported and nothing that was chosen."""
-    arguments = ["--smoke", "--data", "sample"]
-    monkeypatch.setattr(comparison, "measure_floors", lambda config: {})
-    monkeypatch.setattr(optimizers, "measure_floors", lambda config: {})
-
-    def compare(name: str) -> tuple[dict, dict]:
-        monkeypatch.setenv("LABKIT_HOME", str(tmp_path / name))
-        comparison._arrays.cache_clear()
-        metrics = optimizers.main(arguments)
-        found = labkit.find_run("tp2_improvement.tp2_ex3_optimizers")
-        return json.loads((found.folder / "comparison.json").read_text())["details"], metrics
-
-    honest, metrics = compare("honest")
     load = comparison.load_images
 
     def poisoned(data: str, smoke: bool) -> labkit.Images:
@@ -73,27 +90,27 @@ def test_choices_are_the_same_whatever_the_test_images_are(monkeypatch, tmp_path
         return replace(images, y_test=(images.y_test + 1) % 10)
 
     monkeypatch.setattr(comparison, "load_images", poisoned)
-    other, other_metrics = compare("poisoned")
     comparison._arrays.cache_clear()
-    for name in ("chosen_learning_rates", "sweep"):
-        assert honest[name] == other[name]
-    validation, test = "adam_0.001/validation_accuracy", "adam_0.001/test_accuracy"
-    assert metrics[validation] == other_metrics[validation]
-    assert metrics[test] > other_metrics[test]
-
-
-def test_a_comparison_is_one_parent_with_its_children_and_a_report(home):
     optimizers.main(["--smoke", "--data", "sample"])
-    found = labkit.find_run("tp2_improvement.tp2_ex3_optimizers")
+    comparison._arrays.cache_clear()
+    honest = content(compared)
+    other = content(labkit.find_run("tp2_improvement.tp2_ex3_optimizers"))
+    for name in ("chosen_learning_rates", "sweep"):
+        assert honest["details"][name] == other["details"][name]
+    validation, test = "adam_0.001/validation_accuracy", "adam_0.001/test_accuracy"
+    assert honest["series"][validation] == other["series"][validation]
+    assert np.mean(honest["series"][test]) > np.mean(other["series"][test])
+
+
+def test_a_comparison_is_one_parent_with_its_children_and_a_report(compared, its_home):
     assert {"report.md", "ranking.png", "curves.png", "learning_rates.png"} <= {
-        path.name for path in found.folder.iterdir()
+        path.name for path in compared.folder.iterdir()
     }
     tracking.open_store("tp2_improvement")
-    query = f"tags.mlflow.parentRunId = '{found.state['run_id']}'"
+    query = f"tags.mlflow.parentRunId = '{compared.state['run_id']}'"
     children = mlflow.search_runs(filter_string=query)
-    series = json.loads((found.folder / "comparison.json").read_text())["series"]
-    configurations = {name.partition("/")[0] for name in series}
-    assert len(children) == 2 * 2 + 2 * len(configurations)  # two rates each, two seeds each
+    # Two rates each of two optimizers, then two seeds of each configuration.
+    assert len(children) == 2 * 2 + 2 * len(configurations(compared))
     assert set(children["status"]) == {"FINISHED"}
     names = set(children["tags.mlflow.runName"])
     assert {"Optimizer_Comparison_Adam", "Optimizer_Comparison_SGD_with_momentum"} <= names
@@ -103,6 +120,14 @@ def test_a_comparison_is_one_parent_with_its_children_and_a_report(home):
     curve = mlflow.MlflowClient().get_metric_history(children["run_id"][0], "validation_accuracy")
     assert {point.step for point in curve} == {0}
     assert mlflow.active_run() is None
+
+
+def test_evaluate_finds_the_same_test_accuracies(compared, its_home):
+    metrics = evaluate.main(["--comparison", "optimizers", "--smoke", "--data", "sample"])
+    series = content(compared)["series"]
+    assert set(metrics) == {name for name in series if name.endswith("/test_accuracy")}
+    for name, accuracy in metrics.items():
+        assert accuracy == series[name][0]
 
 
 def test_an_interrupted_comparison_goes_on_without_repeating_what_is_finished(home):
@@ -135,10 +160,8 @@ def test_an_interrupted_comparison_goes_on_without_repeating_what_is_finished(ho
     after = states()
     assert before.items() <= after.items()  # same folders, same tracked runs
     found = labkit.find_run("tp2_improvement.tp2_ex3_optimizers")
-    series = json.loads((found.folder / "comparison.json").read_text())["series"]
-    configurations = {name.partition("/")[0] for name in series}
     assert [status for status, _ in after.values()] == ["FINISHED"] * len(after)
-    assert len(after) == 2 * 2 + 2 * len(configurations)
+    assert len(after) == 2 * 2 + 2 * len(configurations(found))
     assert len(list((home / "outputs" / "tp2_improvement.tp2_ex3_optimizers").iterdir())) == 1
 
 

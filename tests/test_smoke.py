@@ -12,6 +12,7 @@ SCRIPTS = [  # in the order of use
     "tp2_improvement.tp2_ex4_batchnorm",
     "tp2_improvement.tp2_ex3_optimizers",
     "tp2_improvement.evaluate",
+    "tp1_mnist_api.evaluate_pictures",
 ]
 
 

@@ -134,15 +134,3 @@ def test_mcnemar_against_the_binomial_by_hand():
     # 8 against 1: two-sided p = 2 (C(9,8) + C(9,9)) / 2^9
     assert evaluate.mcnemar(first, second) == pytest.approx(2 * (9 + 1) / 512)
     assert evaluate.mcnemar(first, first) == 1
-
-
-def test_evaluate_finds_the_same_test_accuracies(home):
-    optimizers.main(["--smoke", "--data", "sample"])
-    compared = labkit.find_run("tp2_improvement.tp2_ex3_optimizers")
-    metrics = evaluate.main(["--comparison", "optimizers", "--smoke", "--data", "sample"])
-    import json
-
-    series = json.loads((compared.folder / "comparison.json").read_text())["series"]
-    assert set(metrics) == {name for name in series if name.endswith("/test_accuracy")}
-    for name, accuracy in metrics.items():
-        assert accuracy == series[name][0]
