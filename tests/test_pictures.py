@@ -222,6 +222,6 @@ def test_the_evaluation_of_a_missing_or_damaged_model_is_a_clear_error(tmp_path,
 
 @pytest.mark.realdata
 def test_pictures_of_real_digits_are_read(real_data):
-    metrics = evaluate_pictures.main(["--images", "60", "--data", "real", "--part", "training"])
+    metrics = evaluate_pictures.main(["--images", "25", "--data", "real", "--part", "training"])
     assert metrics.pop("floor_majority") <= 0.3
     assert min(metrics.values()) >= 0.9
