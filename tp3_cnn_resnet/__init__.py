@@ -1,0 +1,1 @@
+"""TP3: convolutional networks and computer vision."""

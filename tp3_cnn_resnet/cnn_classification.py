@@ -1,0 +1,261 @@
+"""How far do the hand-out's CNN, its Mini-ResNet and a modern recipe get on CIFAR-10?
+
+    python tp3_cnn_resnet/cnn_classification.py --model cnn       # the hand-out's CNN
+    python tp3_cnn_resnet/cnn_classification.py --model resnet    # the hand-out's Mini-ResNet
+    python tp3_cnn_resnet/cnn_classification.py                   # fast-resnet
+    python tp3_cnn_resnet/cnn_classification.py --budget long     # the same for longer
+    python tp3_cnn_resnet/cnn_classification.py --budget record   # a wider one, much longer
+    python tp3_cnn_resnet/cnn_classification.py --smoke           # everything once, in seconds
+
+README.md has the exact figures with their spread and times on two cores. Add --resume to go on
+after a crash.
+
+References: He et al. (CVPR 2016) for residual blocks; `fast_resnet.py` names those of its recipe.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+import labkit
+from labkit import figures
+from tp3_cnn_resnet.models import NUM_CLASSES, build_cnn, build_resnet, to_input
+
+keras = labkit.lazy("keras")
+mlflow = labkit.lazy("mlflow")
+batches = labkit.lazy("labkit.batches")
+
+BATCH_SIZE = 64
+"""The hand-out's."""
+
+VALIDATION_SHARE = 0.1
+"""The hand-out's `validation_split`: the last 5,000 training pictures, whose order is random."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one training."""
+
+    model: Literal["cnn", "resnet", "fast-resnet"] = "fast-resnet"
+    """The hand-out's CNN, its Mini-ResNet, or the fast recipe."""
+    budget: Literal["default", "long", "record"] = "default"
+    """How much time fast-resnet may take; the other models have one budget."""
+    epochs: int | None = None
+    """Passes over the training pictures, 1 or more; the model's own number if not given."""
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
+    """Training arithmetic; auto: float32 for cnn, the machine's faster one for the others."""
+    seed: int = 0
+    """Seed of the weights, the order and the augmentation; never of the split."""
+    data: labkit.DataChoice = "auto"
+    """auto: real CIFAR-10 or, without it, a sample; real: real or an error; sample: patterns."""
+    smoke: bool = False
+    """One epoch on 512 pictures, to see that everything runs."""
+    resume: bool = False
+    """Go on with the last interrupted training of the same settings, code and data."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values, naming field, limit and value."""
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"--epochs must be 1 or more, got {self.epochs}")
+        if self.seed < 0:
+            raise ValueError(f"--seed must be 0 or more, got {self.seed}")
+        if self.budget != "default" and self.model != "fast-resnet":
+            raise ValueError(f"--budget {self.budget} is for fast-resnet, not for {self.model}")
+
+
+# --- Data ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures and their labels, one row each."""
+
+    images: np.ndarray
+    """(n, 32, 32, 3) uint8."""
+    labels: np.ndarray
+    """(n,) from 0 to 9."""
+
+    @property
+    def one_hot(self) -> np.ndarray:
+        """Labels as (n, 10) float32, 1 at the class: what categorical cross-entropy takes."""
+        return np.eye(NUM_CLASSES, dtype=np.float32)[self.labels]
+
+
+def split(data: labkit.Images) -> tuple[Part, Part]:
+    """Training and validation part, the same for every seed."""
+    border = round(len(data.x_train) * (1 - VALIDATION_SHARE))
+    return (
+        Part(data.x_train[:border], data.y_train[:border]),
+        Part(data.x_train[border:], data.y_train[border:]),
+    )
+
+
+def floors(training: Part, test: Part) -> dict[str, float]:
+    """Test accuracies that a network must beat: the most frequent class, ridge regression."""
+    from sklearn.linear_model import RidgeClassifier
+
+    majority = np.bincount(training.labels).argmax()
+    linear = RidgeClassifier(alpha=100.0)
+    linear.fit(to_input(training.images).reshape(len(training.images), -1), training.labels)
+    return {
+        "floor_majority": float(np.mean(test.labels == majority)),
+        "floor_ridge": linear.score(
+            to_input(test.images).reshape(len(test.images), -1), test.labels
+        ),
+    }
+
+
+# --- Training ------------------------------------------------------------------------------------
+
+
+def train_as_handed_out(
+    model: "keras.Model", config: Config, training: Part, validation: Part, run: labkit.Run
+) -> Path:
+    """The hand-out's training: Adam at its defaults, batches of 64.
+
+    Returns the file with the weights of the best validation epoch; `model` has the last epoch's.
+    """
+    best = run.folder / "best.weights.h5"
+    before = max(run.history.get("val_accuracy", []), default=None)  # of a run that is resumed
+    model.compile("adam", loss="categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    model.fit(
+        batches.Batches(
+            training.images, training.one_hot, BATCH_SIZE, config.seed, run.first_epoch,
+            lambda images, rng: to_input(images),
+        ),
+        validation_data=(to_input(validation.images), validation.one_hot),
+        epochs=config.epochs,
+        initial_epoch=run.first_epoch,
+        shuffle=False,  # Batches shuffles, in an order that a resumed run repeats
+        callbacks=[
+            keras.callbacks.ModelCheckpoint(
+                best, monitor="val_accuracy", mode="max", save_best_only=True,
+                save_weights_only=True, initial_value_threshold=before,
+            ),
+            run.checkpoints(model),
+        ],
+        verbose=2 if config.smoke else "auto",
+    )  # fmt: skip
+    return best
+
+
+def score(model: "keras.Model", part: Part, mirrored: bool = False) -> tuple[float, float]:
+    """Mean cross-entropy in nats and accuracy in 0..1 of `model` on `part`.
+
+    `mirrored`: of the mean of its probabilities for a picture and for its mirror image.
+    """
+    inputs = to_input(part.images)
+    probabilities = model.predict(inputs, batch_size=500, verbose=0)
+    if mirrored:
+        other = model.predict(inputs[:, :, ::-1], batch_size=500, verbose=0)
+        probabilities = (probabilities + other) / 2
+    losses = keras.losses.sparse_categorical_crossentropy(part.labels, probabilities)
+    accuracy = np.mean(probabilities.argmax(axis=1) == part.labels)
+    return float(keras.ops.mean(losses)), float(accuracy)
+
+
+# --- Report, main --------------------------------------------------------------------------------
+
+
+def report(config: Config, metrics: dict[str, float], source: str) -> str:
+    """The run's `report.md`: result beside its floors, and how the weights were chosen."""
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
+    chosen = (
+        "The last epoch's weights are tested: the number of epochs was fixed beforehand, on "
+        "validation pictures, and the learning rate ends at its lowest."
+        if config.model == "fast-resnet"
+        else "The weights of the best validation epoch are tested; beside them, the last epoch's."
+    )
+    return (
+        f"# {config.model} on CIFAR-10\n\nData: {source}. Seed {config.seed}, {config.epochs} "
+        f"epochs, {config.precision}.\n\n| metric | value |\n| --- | --- |\n{rows}\n\n{chosen}\n"
+    )
+
+
+def show(metrics: dict[str, float]) -> dict[str, float]:
+    """Print the test accuracy beside its floors and return `metrics`."""
+    print(f"Test accuracy: {metrics['test_accuracy']:.4f}")
+    print(f"  with mirror images averaged: {metrics['test_accuracy_mirrored']:.4f}")
+    if "test_accuracy_last_epoch" in metrics:
+        best, last = metrics["best_epoch"], metrics["test_accuracy_last_epoch"]
+        print(f"  best validation epoch: {best:.0f}; the last epoch's weights: {last:.4f}")
+    for name, value in metrics.items():
+        if name.startswith("floor_"):
+            print(f"  floor, {name.removeprefix('floor_').replace('_', ' ')}: {value:.4f}")
+    return metrics
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Train, evaluate once on the test pictures, track; return the final metrics."""
+    config = labkit.parse(Config, argv)
+    data = labkit.load_cifar10(config.data)
+    if config.smoke:
+        data = data.head(512, 256)
+    training, validation = split(data)
+    test = Part(data.x_test, data.y_test)
+
+    labkit.prepare(config.seed)
+    import tp3_cnn_resnet.fast_resnet as fast_resnet  # imports Keras: neither at the top nor earlier
+
+    recipe = fast_resnet.RECIPES[config.budget]
+    build, epochs, optimizer = {
+        "cnn": (build_cnn, 10, "adam"),
+        "resnet": (build_resnet, 10, "adam"),
+        "fast-resnet": (partial(fast_resnet.build, training.images, recipe), recipe.epochs, "muon"),
+    }[config.model]
+    precision = "float32" if config.model == "cnn" else labkit.fast_precision()
+    config = replace(
+        config,
+        epochs=1 if config.smoke else config.epochs or epochs,
+        precision=precision if config.precision == "auto" else config.precision,
+    )
+    name = f"{config.model.replace('-', '_')}-{optimizer}-crossentropy-s{config.seed}"
+
+    with labkit.start_run(__file__, config, data.source, name) as run:
+        if run.is_finished:
+            return show(run.metrics)
+        labkit.prepare(config.seed, config.precision)
+        model = build()
+        best = None
+        if config.model == "fast-resnet":
+            run.track(mlflow.log_params, {f"recipe_{k}": v for k, v in asdict(recipe).items()})
+            fast_resnet.train(model, recipe, config, training, validation, run)
+        else:
+            best = train_as_handed_out(model, config, training, validation, run)
+        metrics = {"train_seconds": run.seconds}
+
+        # Trained weights in a float32 twin: evaluation doesn't depend on the precision.
+        labkit.prepare(config.seed)
+        twin = build()
+        twin.set_weights(model.get_weights())
+        if best:
+            metrics["best_epoch"] = int(np.argmax(run.history["val_accuracy"])) + 1
+            metrics["test_accuracy_last_epoch"] = score(twin, test)[1]
+            twin.load_weights(best)
+            best.unlink()
+        for part, examined in (
+            ("train", Part(training.images[:10000], training.labels[:10000])),
+            ("validation", validation),
+            ("test", test),  # the one time that test pictures are looked at
+        ):
+            loss, accuracy = score(twin, examined)
+            metrics |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
+        metrics["test_accuracy_mirrored"] = score(twin, test, mirrored=True)[1]
+        metrics["parameters"] = twin.count_params()
+        metrics |= floors(training, test)
+        run.log_metrics(metrics)
+
+        run.save_figure(
+            "learning_curves", figures.learning_curves(run.history, ["loss", "accuracy"])
+        )
+        run.save_text("report.md", report(config, metrics, data.source))
+        twin.save(run.folder / "model.keras")
+    return show(run.metrics)
+
+
+if __name__ == "__main__":
+    main()
