@@ -1,0 +1,425 @@
+"""Style transfer: losses against loops, networks against SciPy, all kinds of pictures, failures."""
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.signal import correlate
+
+import labkit
+from tests.conftest import NOWHERE
+from tp3_cnn_resnet import style_features, style_pictures, style_transfer
+from tp3_cnn_resnet.pictures import draw
+
+OWN = style_features.OWN_WEIGHTS
+
+
+def tiny_arrays(seed: int = 0) -> dict[str, np.ndarray]:
+    """A random network of two blocks in the layout of the `.npz` files."""
+    rng = np.random.default_rng(seed)
+    shapes = {"block1_conv1": (3, 5), "block1_conv2": (5, 6), "block2_conv1": (6, 7)}
+    arrays = {
+        "preprocess/kernel": rng.normal(size=(1, 1, 3, 3)),
+        "preprocess/bias": rng.normal(size=3),
+    }
+    for name, (channels, filters) in shapes.items():
+        arrays[f"{name}/kernel"] = rng.normal(0, 0.3, (3, 3, channels, filters))
+        arrays[f"{name}/bias"] = rng.normal(0, 0.3, filters)
+    return {name: array.astype(np.float32) for name, array in arrays.items()}
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.npz"
+    np.savez(path, **tiny_arrays())
+    return path
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    """A picture file of smooth colours with an edge, 60x40."""
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 60, (40, 60, 3)).astype(np.uint8)
+    pixels[:, 30:] += 150
+    path = tmp_path / "noisy.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def fails(capsys, *argv) -> str:
+    """The one line that `main(argv)` leaves with exit code 2."""
+    with pytest.raises(SystemExit) as stop:
+        style_transfer.main([*map(str, argv), "--smoke"])
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err.strip()
+    assert "Traceback" not in printed
+    return printed
+
+
+# --- Losses --------------------------------------------------------------------------------------
+
+
+def test_gram_against_loops():
+    features = np.random.default_rng(0).normal(size=(1, 3, 4, 5)).astype(np.float32)
+    expected = np.zeros((5, 5))
+    for row in range(3):
+        for column in range(4):
+            for i in range(5):
+                for j in range(5):
+                    expected[i, j] += features[0, row, column, i] * features[0, row, column, j] / 12
+    found = keras.ops.convert_to_numpy(style_transfer.gram(features))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_gram_forgets_places():
+    features = np.random.default_rng(0).normal(size=(1, 4, 4, 3)).astype(np.float32)
+    shuffled = np.random.default_rng(1).permutation(features.reshape(16, 3)).reshape(1, 2, 8, 3)
+    first, second = style_transfer.gram(features), style_transfer.gram(shuffled)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_total_variation_by_hand():
+    picture = np.zeros((1, 2, 3, 3), np.float32)
+    picture[0, 0, 0] = 1
+    # Down: 3 of 9 differences are 1. Right: 3 of 12 are 1.
+    assert float(style_transfer.total_variation(picture)) == pytest.approx(3 / 9 + 3 / 12)
+    assert float(style_transfer.total_variation(np.full((1, 5, 5, 3), 0.7))) == 0
+
+
+def test_relative_error_by_hand():
+    wanted = np.array([3.0, 4.0], np.float32)
+    assert float(style_transfer.relative_error(wanted, wanted)) == 0
+    assert float(style_transfer.relative_error(0 * wanted, wanted)) == pytest.approx(1)
+    found = np.array([3.0, 9.0], np.float32)
+    assert float(style_transfer.relative_error(found, wanted)) == pytest.approx(1)
+
+
+def test_losses_of_identical_pictures_are_zero_and_the_whole_is_the_weighted_sum(tiny):
+    network = style_features.find_network("auto", str(tiny))
+    config = style_transfer.Config(style_weight=7.0, tv_weight=3.0)
+    rng = np.random.default_rng(0)
+    first, second = rng.random((2, 1, 16, 20, 3), np.float32)
+    extractor = style_transfer.create_extractor(network)
+    same = style_transfer.make_losses(config, extractor, first, first)(first)
+    assert float(same["content_loss"]) == pytest.approx(0, abs=1e-6)
+    assert float(same["style_loss"]) == pytest.approx(0, abs=1e-6)
+    parts = style_transfer.make_losses(config, extractor, first, second)(second)
+    assert float(parts["content_loss"]) > 0.1
+    assert float(parts["style_loss"]) == pytest.approx(0, abs=1e-6)
+    parts = style_transfer.make_losses(config, extractor, first, second)(first)
+    assert float(parts["style_loss"]) > 1e-4
+    whole = parts["content_loss"] + 7 * parts["style_loss"] + 3 * parts["total_variation"]
+    assert float(parts["loss"]) == pytest.approx(float(whole), rel=1e-5)
+
+
+# --- Networks ------------------------------------------------------------------------------------
+
+
+def test_npz_network_against_scipy(tiny):
+    arrays = tiny_arrays()
+    picture = np.random.default_rng(5).random((1, 8, 6, 3), np.float32)
+
+    def convolve(x, name):
+        x = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="reflect")
+        kernel, bias = arrays[f"{name}/kernel"], arrays[f"{name}/bias"]
+        filters = range(kernel.shape[-1])
+        maps = [correlate(x, kernel[..., f], mode="valid")[..., 0] + bias[f] for f in filters]
+        return np.maximum(np.stack(maps, axis=-1), 0)
+
+    x = picture[0] @ arrays["preprocess/kernel"][0, 0] + arrays["preprocess/bias"]
+    first = convolve(x, "block1_conv1")
+    second = convolve(first, "block1_conv2")
+    pooled = second.reshape(4, 2, 3, 2, 6).max(axis=(1, 3))
+    third = convolve(pooled, "block2_conv1")
+
+    network = style_features.find_network("auto", str(tiny))
+    assert network.style_layers == ["block1_conv1", "block2_conv1"]
+    assert network.content_layer == "block2_conv1"
+    maps = style_transfer.create_extractor(network)(picture)
+    for found, expected in zip(maps, (first, third, third), strict=True):
+        np.testing.assert_allclose(found[0], expected, atol=1e-4)
+
+
+def test_deprocess_undoes_preprocess_and_clips_last():
+    rgb = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    features = style_features.preprocess(rgb.astype(np.float32) / 255)
+    np.testing.assert_array_equal(style_features.deprocess(features), rgb)
+    black = style_features.preprocess(np.zeros((1, 1, 3), np.float32))
+    np.testing.assert_allclose(black[0, 0], [-103.939, -116.779, -123.68], rtol=1e-6)
+    assert style_features.deprocess(black - 50).max() == 0
+    assert style_features.deprocess(black + 999).min() == 255
+    keras_form = keras.applications.vgg16.preprocess_input(rgb.astype(np.float32)[None])
+    np.testing.assert_allclose(features, keras_form[0], atol=1e-3)
+
+
+def vgg16_file(path, kernels):
+    """Write `kernels` in the layout of Keras' published VGG16 file without top."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [name.encode() for name in ["input_1", *kernels, "block1_pool"]]
+        for name in ("input_1", "block1_pool"):
+            file.create_group(name).attrs["weight_names"] = np.zeros(0, "S1")
+        for name, kernel in kernels.items():
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [f"{name}_W_1:0".encode(), f"{name}_b_1:0".encode()]
+            group[f"{name}_W_1:0"] = kernel
+            group[f"{name}_b_1:0"] = np.full(kernel.shape[-1], 0.01, np.float32)
+
+
+def test_vgg16_is_read_from_keras_own_file(tmp_path, capsys):
+    widths, channels, kernels = (64, 128, 256, 512, 512), 3, {}
+    for block, (width, depth) in enumerate(zip(widths, (2, 2, 3, 3, 3), strict=True), 1):
+        for number in range(1, depth + 1):
+            kernel = np.zeros((3, 3, channels, width), np.float32)
+            kernel[1, 1] = np.eye(channels, width)  # passes the first channels on
+            kernels[f"block{block}_conv{number}"] = kernel
+            channels = width
+    path = tmp_path / "vgg16.h5"
+    vgg16_file(path, kernels)
+    network = style_features.find_network("auto", str(path))
+    assert network.name == "vgg16"
+    assert network.content_layer == "block5_conv2"
+    assert network.style_layers == [f"block{number}_conv1" for number in range(1, 6)]
+    picture = np.full((1, 32, 32, 3), 0.9, np.float32)
+    *_, content = style_transfer.create_extractor(network)(picture)
+    # Blue comes first, its mean is taken off, and each of twelve convolutions adds 0.01.
+    assert content.shape == (1, 2, 2, 512)
+    expected = 255 * 0.9 - np.array([103.939, 116.779, 123.68]) + 0.12
+    np.testing.assert_allclose(content[0, 0, 0, :3], expected, rtol=1e-4)
+
+    del kernels["block5_conv3"]
+    vgg16_file(path, kernels)
+    assert "no feature network" in fails(capsys, "--weights", path)
+    path.write_bytes(path.read_bytes()[:5000])
+    assert "no feature network" in fails(capsys, "--weights", path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "pickle", "array", "text", "shape", "nan", "empty"])
+def test_damaged_npz_is_one_line(damage, tiny, capsys):
+    arrays = tiny_arrays()
+    if damage == "cut":
+        tiny.write_bytes(tiny.read_bytes()[:900])
+    elif damage == "pickle":
+        arrays["block1_conv1/kernel"] = np.array([{"a": 1}], dtype=object)
+        np.savez(tiny, **arrays)
+    elif damage == "array":
+        with tiny.open("wb") as file:
+            np.save(file, np.zeros(3))
+    elif damage == "text":
+        tiny.write_text("no weights")
+    elif damage == "empty":
+        np.savez(tiny, other=np.zeros(3))
+    else:
+        value = np.zeros((3, 3, 4, 5)) if damage == "shape" else np.full((3, 3, 3, 5), np.nan)
+        np.savez(tiny, **arrays | {"block1_conv1/kernel": value})
+    printed = fails(capsys, "--weights", tiny)
+    assert printed.startswith("error: --weights")
+    assert "\n" not in printed
+
+
+def test_offline_uses_the_own_network_and_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(style_features, "VGG16_URL", f"{NOWHERE}/")
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    damaged = tmp_path / style_features.KNOWN[0].file
+    damaged.write_bytes(b"half a file")
+    network = style_features.find_network()
+    assert network.name == "cifar10_net"
+    assert "not ImageNet" in network.label
+    printed = capsys.readouterr().err
+    assert f"damaged weights file, not used: {damaged}" in printed
+    assert "trained on CIFAR-10" in printed
+    assert printed.count("warning:") == 2
+    with pytest.raises(SystemExit) as stop:
+        style_features.find_network("real")
+    assert stop.value.code == 2
+
+
+def test_the_shipped_network_says_what_it_is():
+    arrays, about = style_features.read_npz(OWN)
+    assert OWN.stat().st_size < 300_000
+    assert about["data_source"].startswith("real:")
+    assert float(about["test_accuracy"]) > 0.7
+    assert style_features.convolutions(arrays)[-1] == "block4_conv1"
+
+
+def test_the_shipped_network_can_be_trained_again(home):
+    metrics = style_features.main(["--smoke", "--data", "sample"])
+    assert 0 <= metrics["test_accuracy"] <= 1
+    folder = labkit.find_run("tp3_cnn_resnet.style_features").folder
+    network = style_features.find_network("auto", str(folder / OWN.name))
+    assert network.layers == style_features.find_network("sample").layers
+    with pytest.raises(SystemExit):
+        style_features.main(["--smoke", "--data", "sample", "--ship"])
+
+
+def test_augmented_pictures_are_shifted_or_mirrored_originals():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+    inner = {bytes(image[0, 8, 8]), bytes(image[0, 20, 15])}  # stay inside at any shift
+    for _ in range(5):
+        changed = np.rint(style_features.augment(image, rng) * 255).astype(np.uint8)
+        assert changed.shape == image.shape
+        assert inner <= {bytes(pixel) for pixel in changed.reshape(-1, 3)}
+
+
+# --- Pictures ------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_picture_is_read(tmp_path):
+    base = Image.new("RGB", (4, 2), (200, 40, 40))
+    grey16 = Image.fromarray(np.full((2, 4), 51400, np.uint16))
+    clear = Image.new("RGBA", (4, 2), (200, 40, 40, 0))
+    palette = base.quantize(4)
+    kinds = {
+        "rgb.png": (base, (200, 40, 40)),
+        "grey.png": (Image.new("L", (4, 2), 99), (99, 99, 99)),
+        "grey16.png": (grey16, (200, 200, 200)),
+        "clear.png": (clear, (255, 255, 255)),
+        "palette.png": (palette, (200, 40, 40)),
+        "cmyk.tif": (Image.new("CMYK", (4, 2), (0, 255, 255, 0)), (255, 0, 0)),
+        "bit.png": (Image.new("1", (4, 2), 1), (255, 255, 255)),
+    }
+    for name, (picture, expected) in kinds.items():
+        picture.save(tmp_path / name)
+        found = style_pictures.read_picture(tmp_path / name, "content")
+        assert found.mode == "RGB", name
+        assert found.getpixel((1, 1)) == expected, name
+    palette.save(tmp_path / "hole.png", transparency=palette.getpixel((0, 0)))
+    hole = style_pictures.read_picture(tmp_path / "hole.png", "content")
+    assert hole.getpixel((1, 1)) == (255, 255, 255)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    picture = Image.new("RGB", (40, 20), "black")
+    picture.paste("white", (0, 0, 20, 20))  # the left half
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    picture.save(tmp_path / "turned.png", exif=exif)
+    upright = style_pictures.read_picture(tmp_path / "turned.png", "style")
+    assert upright.size == (20, 40)
+    assert upright.getpixel((10, 5)) == (255, 255, 255)
+    assert upright.getpixel((10, 35)) == (0, 0, 0)
+
+
+def test_bad_pictures_are_one_line(tmp_path, noisy, capsys, monkeypatch):
+    missing = tmp_path / "nofile.jpg"
+    assert fails(capsys, "--content", missing) == f"error: --content {missing} does not exist"
+    text = tmp_path / "text.jpg"
+    text.write_text("no picture")
+    assert "--style" in fails(capsys, "--style", text)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(noisy.read_bytes()[:2000])
+    assert "no picture that can be read" in fails(capsys, "--content", cut)
+    assert "no picture that can be read" in fails(capsys, "--content", tmp_path)
+    thin = tmp_path / "thin.png"
+    Image.new("RGB", (500, 20)).save(thin)
+    assert "would have 4 pixels, and 32 are needed" in fails(capsys, "--content", thin)
+    monkeypatch.setattr(style_pictures, "LARGEST_FILE", 2000)
+    assert "larger than" in fails(capsys, "--content", noisy)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert "larger than" in fails(capsys, "--content", noisy)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--size 31", "--size 1025", "--steps 0", "--style-weight nan", "--tv-weight -1", "--seed -1",
+     "--panel a.gif", "--weights nofile.npz"],
+)  # fmt: skip
+def test_impossible_settings_name_the_flag(arguments, capsys):
+    assert f"error: {arguments.split()[0]}" in fails(capsys, *arguments.split(), "--data", "sample")
+
+
+def test_plan_goes_from_coarse_to_fine_with_all_steps():
+    pieces = style_transfer.plan((192, 256), 200)
+    assert sum(count for _, count in pieces) == 200
+    assert list(dict.fromkeys(size for size, _ in pieces)) == [64, 128, 256]
+    assert style_transfer.plan((40, 60), 3) == [(60, 3)]
+    assert [size for size, _ in style_transfer.plan((192, 256), 2)] == [128, 256]
+
+
+def test_the_sample_pictures_are_what_the_code_draws(tmp_path):
+    draw.main(["--folder", str(tmp_path)])
+    for name in ("content.jpg", "style.jpg"):
+        drawn = np.asarray(Image.open(tmp_path / name), float)
+        shipped = np.asarray(Image.open(draw.FOLDER / name), float)
+        assert drawn.shape == shipped.shape == (480, 640, 3)
+        assert np.mean(np.abs(drawn - shipped)) < 3  # other versions of libjpeg and NumPy
+
+
+# --- The whole -----------------------------------------------------------------------------------
+
+
+def test_transfer_changes_the_picture_and_lowers_the_loss(tmp_path):
+    panel = tmp_path / "panel.jpg"
+    arguments = ["--data", "sample", "--size", "96", "--steps", "60", "--panel", str(panel)]
+    metrics = style_transfer.main(arguments)
+    assert metrics["style_loss"] < 0.5 * metrics["floor_style_loss_of_content"]
+    assert metrics["content_loss"] < 0.5 * metrics["floor_content_loss_of_style"]
+    assert metrics["ssim_content"] > metrics["floor_ssim_of_style"] + 0.05
+    assert metrics["difference_from_content"] > 0.02
+    assert metrics["difference_from_style"] > 0.05
+    assert metrics["largest_rise"] < 0.01
+    run = labkit.find_run("tp3_cnn_resnet.style_transfer")
+    assert run.state["name"] == "cifar10_net-adam-gram+content+tv-s0"
+    assert run.state["data_source"].startswith("cifar10_net:")
+    names = {path.name for path in run.folder.iterdir()}
+    assert names >= {"result.png", "result_48.png", "panel.png", "losses.png", "report.md"}
+    assert Image.open(run.folder / "result.png").size == (96, 72)
+    assert Image.open(panel).format == "JPEG"
+    assert "not ImageNet" in (run.folder / "report.md").read_text()
+
+
+def test_interrupted_transfer_goes_on_as_if_nothing_had_happened(tiny, noisy, monkeypatch):
+    arguments = ["--content", str(noisy), "--weights", str(tiny), "--size", "64", "--steps", "20"]
+    whole = style_transfer.main(arguments)
+    record, calls = labkit.Run.record_epoch, []
+
+    def stop_at_third(run, *rest):
+        record(run, *rest)
+        calls.append(rest[0])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(labkit.Run, "record_epoch", stop_at_third)
+    with pytest.raises(SystemExit) as stop:
+        style_transfer.main(arguments)
+    assert stop.value.code == 130
+    again = style_transfer.main([*arguments, "--resume"])
+    assert calls == [0, 1, 2, 3]
+    for name in whole.keys() - {"transfer_seconds"}:
+        assert again[name] == pytest.approx(whole[name], rel=1e-3, abs=1e-4), name
+    assert style_transfer.main([*arguments, "--resume"]) == again
+
+
+def test_largest_rise_by_hand():
+    history = {"size": [1, 1, 2, 2, 2], "loss": [4, 3, 9, 6, 6.6]}
+    assert style_transfer.largest_rise(history) == pytest.approx(0.1)
+    assert style_transfer.largest_rise({"size": [1, 1], "loss": [2, 1]}) == 0
+
+
+def test_help_loads_no_tensorflow(python):
+    code = (
+        "import sys\nfrom tp3_cnn_resnet import style_transfer\n"
+        "try: style_transfer.main(['--help'])\nexcept SystemExit: pass\n"
+        "print('loaded', 'tensorflow' in sys.modules, 'mlflow' in sys.modules)"
+    )
+    finished = python("-c", code)
+    assert "loaded False False" in finished.stdout, finished.stderr
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("index", [1, 2])
+def test_real_networks_fall_and_keep_the_content(index, real_data, home):
+    import os
+    from pathlib import Path
+
+    known = style_features.KNOWN[index]
+    path = Path(os.environ["LABKIT_DATA"]) / "style_weights" / known.file
+    if not path.exists():
+        pytest.skip(f"{path} is absent")
+    arguments = ["--data", "real", "--weights", str(path), "--size", "96", "--steps", "20"]
+    metrics = style_transfer.main(arguments)
+    assert metrics["style_loss"] < 0.5 * metrics["floor_style_loss_of_content"]
+    assert metrics["ssim_content"] > metrics["floor_ssim_of_style"]
+    name = labkit.find_run("tp3_cnn_resnet.style_transfer").state["name"]
+    assert name == f"{known.name}-adam-gram+content+tv-s0"
