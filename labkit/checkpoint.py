@@ -13,7 +13,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
     """Records every epoch and restores an interrupted run. Usage: see `Run.checkpoints`.
 
     Saved are all variables of the model (weights, moving averages, the states of Dropout's random
-    generators) and of the optimiser. Other callbacks' memory, such as EarlyStopping's, is not.
+    generators) and of the optimiser. Other callbacks' memory, such as EarlyStopping's, is not. A
+    training in several calls of `fit()` gives one callback to all of them.
     """
 
     def __init__(self, run: "Run", model: keras.Model) -> None:
@@ -21,12 +22,16 @@ class EpochCheckpoint(keras.callbacks.Callback):
         super().__init__()
         self.run = run
         self.trained = model
+        self._began = False
 
     def _variables(self) -> list[keras.Variable]:
         return [*self.trained.variables, *self.trained.optimizer.variables]
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Put back what the last complete epoch left."""
+        """Put back what the last complete epoch left, before the first call of `fit()`."""
+        if self._began:
+            return
+        self._began = True
         self.trained.optimizer.build(self.trained.trainable_variables)
         if self.run.first_epoch == 0:
             return

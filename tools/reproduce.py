@@ -42,6 +42,7 @@ class Experiment:
 
 
 TRAIN, EVALUATE = "tp1_mnist_api.train_model", "tp1_mnist_api.evaluate"
+CLASSIFY, EXAMINE = "tp3_cnn_resnet.cnn_classification", "tp3_cnn_resnet.evaluate"
 SHIPPED = str(machine.ROOT / "tp1_mnist_api" / "model" / "mnist.tflite")
 EXPERIMENTS = {
     "tp1": [
@@ -65,6 +66,13 @@ EXPERIMENTS = {
             ("tp2_ex3_optimizers", (), 5),
             ("tp2_ex4_batchnorm", (), 4),
         )
+    ],
+    "tp3": [
+        Experiment(CLASSIFY, "cnn", ("--model", "cnn"), (0, 1, 2), EXAMINE),
+        Experiment(CLASSIFY, "resnet", ("--model", "resnet"), (0, 1, 2), EXAMINE),
+        Experiment(CLASSIFY, "fast_resnet", (), (0, 1, 2), EXAMINE),
+        Experiment(CLASSIFY, "fast_resnet_long", ("--budget", "long"), (0,), EXAMINE),
+        Experiment(CLASSIFY, "fast_resnet_record", ("--budget", "record"), (0,), EXAMINE),
     ],
 }
 

@@ -23,7 +23,7 @@ import numpy as np
 
 import labkit
 from labkit import figures
-from tp3_cnn_resnet.models import NUM_CLASSES, build_cnn, build_resnet, to_input
+from tp3_cnn_resnet.models import NUM_CLASSES, build_cnn, build_resnet, forward_flops, to_input
 
 keras = labkit.lazy("keras")
 mlflow = labkit.lazy("mlflow")
@@ -198,8 +198,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     training, validation = split(data)
     test = Part(data.x_test, data.y_test)
 
-    labkit.prepare(config.seed)
-    import tp3_cnn_resnet.fast_resnet as fast_resnet  # imports Keras: neither at the top nor earlier
+    labkit.prepare(config.seed)  # before anything imports Keras
+    import tp3_cnn_resnet.fast_resnet as fast_resnet
 
     recipe = fast_resnet.RECIPES[config.budget]
     build, epochs, optimizer = {
@@ -246,6 +246,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             metrics |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
         metrics["test_accuracy_mirrored"] = score(twin, test, mirrored=True)[1]
         metrics["parameters"] = twin.count_params()
+        small = recipe.small_epochs(config.epochs) if config.model == "fast-resnet" else 0
+        flops = small * forward_flops(twin, 24) if small else 0
+        flops += (config.epochs - small) * forward_flops(twin)
+        metrics["training_petaflop"] = 3 * flops * len(training.images) / 1e15
         metrics |= floors(training, test)
         run.log_metrics(metrics)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 import labkit
@@ -38,20 +39,24 @@ class Recipe:
     """How long a training takes and how wide its network is; chosen on validation pictures."""
 
     epochs: int
-    small_epochs: int
-    """The first ones of them, on pictures of 24x24 pixels."""
+    small_share: float
+    """The first epochs, this share of them, see pictures of 24x24 pixels."""
     widths: tuple[int, ...] = (64, 256, 256)
     batch_size: int = 500
-    peak_learning_rate: float = 0.005
+    peak_learning_rate: float = 0.012
     weight_decay: float = 0.05
     """Decoupled, of the convolutions; multiplied by the learning rate at each step."""
     label_smoothing: float = 0.2
 
+    def small_epochs(self, epochs: int) -> int:
+        """How many of `epochs` see small pictures."""
+        return round(epochs * self.small_share)
+
 
 RECIPES = {
-    "default": Recipe(epochs=6, small_epochs=3),
-    "long": Recipe(epochs=18, small_epochs=6),
-    "record": Recipe(epochs=18, small_epochs=6, widths=(128, 384, 384)),
+    "default": Recipe(epochs=8, small_share=0.5, widths=(64, 128, 256)),
+    "long": Recipe(epochs=18, small_share=0.33),
+    "record": Recipe(epochs=18, small_share=0.33, widths=(128, 384, 384)),
 }
 
 
@@ -96,9 +101,37 @@ def build(images: np.ndarray, recipe: Recipe) -> keras.Model:
     return keras.Model(inputs, outputs, name="fast_resnet")
 
 
+@keras.saving.register_keras_serializable("tp3_cnn_resnet")
+class OnePassBatchNormalization(keras.layers.BatchNormalization):
+    """Keras' layer through TensorFlow's one operation, forward and back: a tenth of the training.
+
+    Keras computes mean, variance and scaling one after the other, in float32. Weights, their order
+    and inference are Keras'.
+    """
+
+    def call(
+        self,
+        inputs: keras.KerasTensor,
+        training: bool | None = None,
+        mask: keras.KerasTensor | None = None,
+    ) -> keras.KerasTensor:
+        """Normalise each channel of `inputs` (B, h, w, c)."""
+        if not training:
+            return super().call(inputs, training=False)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            scale=ops.ones_like(self.beta, dtype="float32"),
+            offset=ops.cast(self.beta, "float32"),
+            epsilon=self.epsilon,
+        )
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(self.momentum * moving + (1 - self.momentum) * batch)
+        return outputs
+
+
 def normalise_and_activate(x: keras.KerasTensor) -> keras.KerasTensor:
     """Batch normalisation that remembers two or three batches, then ReLU; the shape stays."""
-    x = keras.layers.BatchNormalization(momentum=0.6, epsilon=1e-5, scale=False)(x)
+    x = OnePassBatchNormalization(momentum=0.6, epsilon=1e-5, scale=False)(x)
     return keras.layers.Activation("relu")(x)
 
 
@@ -168,17 +201,8 @@ class ConvolutionMuon(keras.optimizers.Muon):
 # --- Training ------------------------------------------------------------------------------------
 
 
-def train(
-    model: keras.Model,
-    recipe: Recipe,
-    config: "Config",
-    training: "Part",
-    validation: "Part",
-    run: labkit.Run,
-) -> None:
-    """Fit `model`: first on small pictures, then on whole ones, under one learning-rate cycle."""
-    small_epochs = min(recipe.small_epochs, config.epochs // 2)
-    steps = config.epochs * -(-len(training.images) // recipe.batch_size)
+def compile_with(recipe: Recipe, model: keras.Model, steps: int) -> None:
+    """Give `model` the recipe's loss and optimiser, whose learning rate runs over `steps`."""
     model.compile(
         ConvolutionMuon(
             keras.optimizers.schedules.CosineDecay(
@@ -198,13 +222,32 @@ def train(
         metrics=["accuracy"],
         jit_compile=False,  # XLA is slower than oneDNN on a CPU
     )
+
+
+def stages(images: np.ndarray, small: int, epochs: int) -> list[tuple[np.ndarray, int, int]]:
+    """Pictures, first and last epoch (from 0, the end excluded) of the two parts of a training.
+
+    `images` is (n, 32, 32, 3) uint8; the first `small` epochs see them at 24x24 pixels.
+    """
+    if not small:
+        return [(images, 0, epochs)]
+    shrunk = ops.convert_to_numpy(ops.image.resize(images, (24, 24), antialias=True))
+    return [(np.round(shrunk).astype(np.uint8), 0, small), (images, small, epochs)]
+
+
+def train(
+    model: keras.Model,
+    recipe: Recipe,
+    config: "Config",
+    training: "Part",
+    validation: "Part",
+    run: labkit.Run,
+) -> None:
+    """Fit `model`: first on small pictures, then on whole ones, under one learning-rate cycle."""
+    compile_with(recipe, model, config.epochs * -(-len(training.images) // recipe.batch_size))
     checkpoints = run.checkpoints(model)
-    small = ops.image.resize(training.images, (24, 24), antialias=True)
-    small = np.round(ops.convert_to_numpy(small)).astype(np.uint8)
-    for images, first, last in (
-        (small, 0, small_epochs),
-        (training.images, small_epochs, config.epochs),
-    ):
+    small = recipe.small_epochs(config.epochs)
+    for images, first, last in stages(training.images, small, config.epochs):
         first = max(first, run.first_epoch)
         if first >= last:  # done before the run was interrupted
             continue

@@ -74,3 +74,19 @@ def build_resnet(momentum: float | None = 0.99) -> "keras.Model":
     x = keras.layers.GlobalAveragePooling2D()(x)  # (B, 64)
     outputs = keras.layers.Dense(NUM_CLASSES, activation="softmax", dtype="float32")(x)  # (B, 10)
     return keras.Model(inputs, outputs, name="resnet" if momentum else "resnet_plain")
+
+
+def forward_flops(model: "keras.Model", side: int = 32) -> int:
+    """Multiplications and additions of `model`'s convolutions and dense layers for one picture.
+
+    `side` is the picture's in pixels. Training takes about three times as many: forward, and back
+    to the inputs and to the weights.
+    """
+    layers = [layer for layer in model.layers if hasattr(layer, "kernel")]
+    outputs = keras.Model(model.input, [layer.output for layer in layers])(
+        np.zeros((1, side, side, 3), np.float32)
+    )
+    return sum(
+        2 * int(np.prod(layer.kernel.shape)) * int(np.prod(output.shape[1:-1]))
+        for layer, output in zip(layers, outputs, strict=True)
+    )
