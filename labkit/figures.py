@@ -81,6 +81,10 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> "Figure":
     axis.set(xlabel="predicted", ylabel="true")
     axis.set_xticks(range(len(names)), labels=names)
     axis.set_yticks(range(len(names)), labels=names)
+    if max(map(len, names)) > 3:  # words would overlap
+        axis.tick_params("x", rotation=45)
+        for label in axis.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
     axis.grid(False)
     axis.set_title("Confusion matrix (colour: errors only)")
     return figure

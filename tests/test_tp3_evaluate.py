@@ -1,0 +1,169 @@
+"""TP3's examination: Grad-CAM and corruptions against closed forms; figures as in training."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+import labkit
+from labkit import figures
+from tp3_cnn_resnet import cnn_classification, corruptions, evaluate, grad_cam
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    labkit.prepare(0)
+
+
+def pooled_network(activation: str | None = "softmax") -> keras.Model:
+    """Convolution, mean over all places, dense: Grad-CAM has a closed form."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 3, padding="same", activation="relu", name="maps")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(4, activation=activation, bias_initializer="uniform", name="last")(x)
+    outputs = x if activation else keras.layers.Softmax()(x)
+    return keras.Model(inputs, outputs)
+
+
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_grad_cam_is_the_class_activation_map_behind_a_mean(activation):
+    """Zhou et al. 2016: the sum of maps by the dense layer's weights, up to ReLU and scale."""
+    model = pooled_network(activation)
+    rng = np.random.default_rng(0)
+    images, classes = rng.random((5, 8, 8, 3), np.float32), np.array([0, 3, 1, 2, 2])
+    maps = keras.Model(model.input, model.get_layer("maps").output)(images)
+    weights = model.get_layer("last").get_weights()[0]  # (6, 4)
+    expected = np.maximum(np.einsum("nhwk,kn->nhw", maps, weights[:, classes]), 0)
+    highest = expected.max(axis=(1, 2), keepdims=True)
+    expected /= np.where(highest > 0, highest, 1)
+    heat = grad_cam.grad_cam(model, images, classes, "maps")
+    assert heat.shape == (5, 8, 8)
+    np.testing.assert_allclose(heat, expected, atol=1e-5)
+    assert expected.any()
+
+
+def test_grad_cam_is_hot_where_the_class_is_and_zero_for_the_other():
+    model = pooled_network()
+    kernel = np.zeros((3, 3, 3, 6), np.float32)
+    kernel[1, 1, :, 0] = 1  # channel 0: brightness
+    model.get_layer("maps").set_weights([kernel, np.zeros(6, np.float32)])
+    dense = np.zeros((6, 4), np.float32)
+    dense[0] = 1, -1, 0, 0  # bright: class 0, dark: class 1
+    model.get_layer("last").set_weights([dense, np.zeros(4, np.float32)])
+    image = np.zeros((8, 8, 3), np.float32)
+    image[1:3, 5:8] = 1
+    heat = grad_cam.grad_cam(model, np.stack([image, image]), np.array([0, 1]), "maps")
+    np.testing.assert_allclose(heat[0], image[..., 0])
+    np.testing.assert_array_equal(heat[1], 0)
+
+
+def test_the_score_is_what_comes_before_the_softmax():
+    model = pooled_network()
+    images = np.random.default_rng(1).random((3, 8, 8, 3), np.float32)
+    scores = keras.Model(model.input, grad_cam.class_scores(model))(images)
+    np.testing.assert_allclose(keras.ops.softmax(scores), model(images), atol=1e-6)
+    with pytest.raises(ValueError, match="softmax"):
+        grad_cam.class_scores(keras.Model(model.input, model.get_layer("maps").output))
+
+
+def test_feature_layers_are_the_last_of_each_resolution():
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(2, 2, name="a")(inputs)
+    x = keras.layers.Activation("relu", name="b")(x)
+    x = keras.layers.MaxPooling2D()(x)
+    x = keras.layers.Conv2D(2, 3, padding="same", name="c")(x)
+    x = keras.layers.MaxPooling2D()(x)
+    model = keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(x))
+    layers = grad_cam.feature_layers(model, np.zeros((32, 32, 3), np.float32))
+    assert layers == {"b": 31, "c": 15}
+
+
+def test_first_layer_is_kernels_and_maps_behind_the_relu():
+    model = pooled_network()
+    image = np.random.default_rng(2).random((8, 8, 3), np.float32)
+    kernels, maps = grad_cam.first_layer(model, image)
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
+    expected = np.einsum("hwcij,ijck->hwk", windows, kernels)
+    np.testing.assert_allclose(maps, np.maximum(expected, 0), atol=1e-5)
+
+
+@pytest.fixture
+def grey_pictures() -> np.ndarray:
+    return np.random.default_rng(0).integers(60, 196, (4, 32, 32, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", corruptions.CORRUPTIONS)
+def test_corruptions_get_stronger_and_repeat(kind, grey_pictures):
+    before = grey_pictures.copy()
+    changes = []
+    for strength in corruptions.STRENGTHS:
+        worse = corruptions.corrupt(grey_pictures, kind, strength, seed=0)
+        assert worse.shape == grey_pictures.shape
+        assert worse.dtype == np.uint8
+        np.testing.assert_array_equal(
+            worse, corruptions.corrupt(grey_pictures, kind, strength, seed=0)
+        )
+        changes.append(np.abs(worse.astype(float) - grey_pictures).mean())
+    np.testing.assert_array_equal(grey_pictures, before)
+    assert changes[0] > 0
+    assert all(later > earlier for earlier, later in itertools.pairwise(changes))
+
+
+def test_corruptions_are_what_they_say():
+    rng = np.random.default_rng(0)
+    grey = np.full((20, 32, 32, 3), 0.5)
+    assert (corruptions.gaussian_noise(grey, 0.1, rng) - grey).std() == pytest.approx(0.1, rel=0.02)
+    # The variance of a Poisson variable is its mean: 0.5 / photons after the division.
+    assert corruptions.shot_noise(grey, 100, rng).var() == pytest.approx(0.005, rel=0.03)
+    broken = corruptions.impulse_noise(grey, 0.1, rng)
+    assert np.mean(broken != 0.5) == pytest.approx(0.1, rel=0.05)
+    assert set(np.unique(broken)) == {0, 0.5, 1}
+
+    dot = np.zeros((6, 32, 32, 3))
+    dot[:, 16, 16] = 1
+    for blurred in (
+        corruptions.gaussian_blur(dot, 1.0, rng),
+        corruptions.motion_blur(dot, 5, rng),
+    ):
+        np.testing.assert_allclose(blurred.sum(axis=(1, 2)), 1, atol=1e-6)
+    spread = np.count_nonzero(corruptions.motion_blur(dot, 5, rng)[..., 0], axis=(1, 2))
+    assert np.all(spread == 5)
+    picture = rng.random((1, 32, 32, 3))
+    np.testing.assert_allclose(corruptions.contrast(picture, 0, rng).std(axis=(1, 2)), 0, atol=1e-9)
+    np.testing.assert_allclose(corruptions.contrast(picture, 1, rng), picture)
+    small = corruptions.pixelate(picture, 16, rng)
+    np.testing.assert_array_equal(small[:, ::2, ::2], small[:, 1::2, 1::2])
+
+
+def test_words_on_a_confusion_matrix_are_turned_and_digits_are_not():
+    counts = np.eye(10, dtype=int)
+    for names, rotation in (("0123456789", 0), (evaluate.CLASSES, 45)):
+        axis = figures.confusion_matrix(counts, names).axes[0]
+        assert {label.get_rotation() for label in axis.get_xticklabels()} == {rotation}
+
+
+@pytest.mark.parametrize("model", ["cnn", "fast-resnet"])
+def test_examination_repeats_the_trainings_figures(model, capsys):
+    trained = cnn_classification.main(["--model", model, "--smoke", "--data", "sample"])
+    identifier = labkit.find_run("tp3_cnn_resnet.cnn_classification").state["run_id"]
+    examined = evaluate.main(["--run", identifier[:8], "--smoke", "--data", "sample"])
+    for name in ("test_accuracy", "test_accuracy_mirrored", "floor_majority", "floor_ridge"):
+        assert examined[name] == trained[name]
+    assert examined["test_accuracy_low"] < trained["test_accuracy"] < examined["test_accuracy_high"]
+    assert all(isinstance(value, float) for value in examined.values())
+    assert f"Test accuracy: {trained['test_accuracy']:.4f}" in capsys.readouterr().out
+    folder = labkit.find_run("tp3_cnn_resnet.evaluate").folder
+    pictures = {path.stem for path in folder.glob("*.png")}
+    assert pictures == {
+        "confusion_matrix", "most_confident_errors", "grad_cam", "grad_cam_errors", "first_layer",
+        "corruptions", "robustness",
+    }  # fmt: skip
+
+
+def test_unknown_run_is_exit_code_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main(["--run", "nonsense", "--data", "sample"])
+    assert stop.value.code == 2
+    assert "nonsense" in capsys.readouterr().err

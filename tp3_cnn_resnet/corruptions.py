@@ -1,0 +1,134 @@
+"""Ten ways in which a picture gets worse, five strengths each, for 32x32 pictures.
+
+Kinds and names follow Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common
+Corruptions and Perturbations" (ICLR 2019), which has fifteen. These are versions of our own with
+strengths of our own, so accuracies under them can't be compared with those on CIFAR-10-C.
+"""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+
+
+def gaussian_noise(images: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
+    """Electronic noise: each value plus a normal one of standard deviation `deviation`."""
+    return images + rng.normal(0, deviation, images.shape)
+
+
+def shot_noise(images: np.ndarray, photons: float, rng: np.random.Generator) -> np.ndarray:
+    """Little light: a white pixel catches `photons` photons on average, in each channel."""
+    return rng.poisson(images * photons) / photons
+
+
+def impulse_noise(images: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Broken pixels: that share of all values turns black or white."""
+    chance = rng.random(images.shape)
+    return np.where(chance < share / 2, 0, np.where(chance > 1 - share / 2, 1, images))
+
+
+def gaussian_blur(images: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Out of focus: a Gaussian of `sigma` pixels."""
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter(images, (0, sigma, sigma, 0), mode="nearest")
+
+
+def motion_blur(images: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """A moving camera: the mean along a line of `length` pixels, one direction a picture."""
+    count, height, width, _ = images.shape
+    angle = rng.uniform(0, np.pi, (count, 1, 1))
+    padded = np.pad(images, ((0, 0), (length, length), (length, length), (0, 0)), "edge")
+    picture, row, column = np.ogrid[:count, :height, :width]
+    steps = np.arange(length) - (length - 1) / 2
+    return sum(
+        padded[
+            picture,
+            row + length + np.rint(step * np.sin(angle)).astype(int),
+            column + length + np.rint(step * np.cos(angle)).astype(int),
+        ]
+        for step in steps
+    ) / len(steps)
+
+
+def fog(images: np.ndarray, density: float, rng: np.random.Generator) -> np.ndarray:
+    """White haze in clouds of several sizes hides a share `density` of the picture, on average."""
+    from scipy.ndimage import gaussian_filter
+
+    clouds = np.zeros(images.shape[:3])
+    for size in (2, 4, 8):
+        layer = gaussian_filter(rng.normal(size=clouds.shape), (0, size, size), mode="wrap")
+        clouds += layer / layer.std()
+    clouds -= clouds.mean(axis=(1, 2), keepdims=True)
+    haze = np.clip(density * (1 + 0.25 * clouds), 0, 1)[..., None]
+    return (1 - haze) * images + 0.9 * haze
+
+
+def brightness(images: np.ndarray, added: float, rng: np.random.Generator) -> np.ndarray:
+    """Overexposed: `added` to every value; what passes white is lost."""
+    return images + added
+
+
+def contrast(images: np.ndarray, kept: float, rng: np.random.Generator) -> np.ndarray:
+    """Pale: differences from the picture's mean colour shrink to a share `kept`."""
+    mean = images.mean(axis=(1, 2), keepdims=True)
+    return mean + kept * (images - mean)
+
+
+def pixelate(images: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """Enlarged from too few pixels: down to `side` x `side` by means, then up by repetition."""
+    from PIL import Image
+
+    def worsen(picture: Image.Image) -> Image.Image:
+        small = picture.resize((side, side), Image.Resampling.BOX)
+        return small.resize(picture.size, Image.Resampling.NEAREST)
+
+    return _one_by_one(images, worsen)
+
+
+def jpeg(images: np.ndarray, quality: int, rng: np.random.Generator) -> np.ndarray:
+    """Compressed too much: JPEG of that `quality`, 1 to 95."""
+    from PIL import Image
+
+    def worsen(picture: Image.Image) -> Image.Image:
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=quality)
+        return Image.open(file)
+
+    return _one_by_one(images, worsen)
+
+
+CORRUPTIONS: dict[str, tuple[Callable[..., np.ndarray], tuple[float, ...]]] = {
+    "gaussian noise": (gaussian_noise, (0.02, 0.04, 0.06, 0.08, 0.10)),
+    "shot noise": (shot_noise, (500, 250, 100, 60, 30)),
+    "impulse noise": (impulse_noise, (0.01, 0.02, 0.04, 0.07, 0.10)),
+    "gaussian blur": (gaussian_blur, (0.4, 0.6, 0.8, 1.0, 1.3)),
+    "motion blur": (motion_blur, (2, 3, 4, 5, 6)),
+    "fog": (fog, (0.15, 0.3, 0.45, 0.6, 0.75)),
+    "brightness": (brightness, (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "contrast": (contrast, (0.75, 0.5, 0.35, 0.25, 0.15)),
+    "pixelate": (pixelate, (28, 24, 20, 16, 12)),
+    "jpeg": (jpeg, (80, 60, 40, 25, 10)),
+}
+"""Function and its five strengths, from mild to severe, in the unit of the function's docstring."""
+
+STRENGTHS = (1, 2, 3, 4, 5)
+
+
+def corrupt(images: np.ndarray, kind: str, strength: int, seed: int) -> np.ndarray:
+    """`images` (n, h, w, 3) uint8 made worse: uint8 of the same shape.
+
+    `kind` is a key of `CORRUPTIONS`, `strength` 1 to 5. The same seed gives the same pictures.
+    """
+    function, values = CORRUPTIONS[kind]
+    rng = np.random.default_rng([seed, list(CORRUPTIONS).index(kind), strength])
+    worse = function(images.astype(np.float32) / 255, values[strength - 1], rng)
+    return np.rint(255 * np.clip(worse, 0, 1)).astype(np.uint8)
+
+
+def _one_by_one(images: np.ndarray, function: Callable) -> np.ndarray:
+    """Pillow's `function` on each picture of (n, h, w, 3) in 0..1."""
+    from PIL import Image
+
+    pictures = np.rint(255 * images).astype(np.uint8)
+    return np.stack([np.asarray(function(Image.fromarray(p))) for p in pictures]) / 255

@@ -1,0 +1,245 @@
+"""What does a segmentation network give out, and what do skip connections do for its borders?
+
+    python tp3_cnn_resnet/segmentation_demo.py
+    python tp3_cnn_resnet/segmentation_demo.py --smoke    # everything once, in seconds
+
+Two small encoder-decoders learn the class of each pixel: (48, 48, 3) pictures to (48, 48, 4)
+probabilities. They have the same layers and the same number of weights; one adds the encoder's
+maps to the decoder's of the same size, the other has only what passed through 6x6 maps. About a
+minute on two cores. TP4 goes into depth with the U-Net (Ronneberger et al., MICCAI 2015), which
+concatenates where this one adds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+import labkit
+from labkit import figures
+from tp3_cnn_resnet.models import to_input
+from tp3_cnn_resnet.shapes import CLASSES, SIZE, Scenes, scenes
+
+keras = labkit.lazy("keras")
+batches = labkit.lazy("labkit.batches")
+ndimage = labkit.lazy("scipy.ndimage")
+
+NETWORKS = ("without_skip", "with_skip")
+WIDTHS = (8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one training."""
+
+    epochs: int = 15
+    """Passes over the 1,000 training pictures, 1 or more."""
+    seed: int = 0
+    """Seed of the weights and the order; never of the pictures."""
+    data: labkit.DataChoice = "auto"
+    """The pictures are generated: auto and sample are the same, real is refused."""
+    smoke: bool = False
+    """One epoch on 64 pictures, to see that everything runs."""
+    resume: bool = False
+    """Go on with the last interrupted training of the same settings and code."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values, naming field, limit and value."""
+        if self.epochs < 1:
+            raise ValueError(f"--epochs must be 1 or more, got {self.epochs}")
+        if self.seed < 0:
+            raise ValueError(f"--seed must be 0 or more, got {self.seed}")
+        if self.data == "real":
+            raise ValueError("--data real: these pictures are generated, there is no real set")
+
+
+# --- Networks ------------------------------------------------------------------------------------
+
+
+def convolve(x: "keras.KerasTensor", filters: int) -> "keras.KerasTensor":
+    """3x3 convolution, batch normalisation, ReLU: the size stays."""
+    x = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+    return keras.layers.Activation("relu")(keras.layers.BatchNormalization(momentum=0.9)(x))
+
+
+def probabilities_of(inputs: "keras.KerasTensor", skip: bool) -> "keras.KerasTensor":
+    """Encoder and decoder: (B, 48, 48, 3) pictures to (B, 48, 48, 4) probabilities."""
+    x, passed = inputs, []
+    for width in WIDTHS:
+        x = convolve(x, width)  # (B, 48, 48, 8), (B, 24, 24, 16), (B, 12, 12, 32)
+        passed.append(x)
+        x = keras.layers.MaxPooling2D()(x)
+    x = convolve(x, WIDTHS[-1])  # (B, 6, 6, 32)
+    for encoded in reversed(passed):
+        x = keras.layers.UpSampling2D(interpolation="bilinear")(x)  # twice the size
+        x = convolve(x, encoded.shape[-1])  # (B, 12, 12, 32), (B, 24, 24, 16), (B, 48, 48, 8)
+        if skip:
+            x = keras.layers.Add()([x, encoded])
+        x = convolve(x, encoded.shape[-1])
+    return keras.layers.Conv2D(1 + len(CLASSES), 1, activation="softmax")(x)  # one vector a pixel
+
+
+def build() -> "keras.Model":
+    """Both networks side by side, sharing nothing: (B, 48, 48, 2, 4) probabilities.
+
+    One `fit()` then trains both on the same batches. Their losses are added and Adam scales each
+    weight's step by itself, so neither feels the other.
+    """
+    inputs = keras.Input((SIZE, SIZE, 3))
+    both = [probabilities_of(inputs, name == "with_skip") for name in NETWORKS]
+    return keras.Model(inputs, keras.ops.stack(both, axis=-2))
+
+
+def train(model: "keras.Model", config: Config, training: Scenes, validation: Scenes, run) -> None:
+    """Fit both networks: cross-entropy of each pixel, averaged."""
+    model.compile(
+        keras.optimizers.Adam(0.003),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    model.fit(
+        batches.Batches(
+            training.images, twice(training.masks), 32, config.seed, run.first_epoch,
+            lambda images, rng: to_input(images),
+        ),
+        validation_data=(to_input(validation.images), twice(validation.masks)),
+        epochs=config.epochs,
+        initial_epoch=run.first_epoch,
+        shuffle=False,  # Batches shuffles, in an order that a resumed run repeats
+        callbacks=[run.checkpoints(model)],
+        verbose=2 if config.smoke else "auto",
+    )  # fmt: skip
+
+
+def twice(masks: np.ndarray) -> np.ndarray:
+    """(n, h, w) to (n, h, w, 2): both networks have the same truth."""
+    return np.repeat(masks[..., None], 2, axis=-1)
+
+
+# --- How good? -----------------------------------------------------------------------------------
+
+
+def class_iou(predicted: np.ndarray, truth: np.ndarray, value: int) -> float:
+    """Pixels that both call `value` over pixels that either does, of all pictures together."""
+    found, wanted = predicted == value, truth == value
+    return float((found & wanted).sum() / max(1, (found | wanted).sum()))
+
+
+def near_borders(masks: np.ndarray) -> np.ndarray:
+    """Pixels of (n, h, w) with another class among their eight neighbours, bool."""
+    window = (1, 3, 3)
+    return ndimage.maximum_filter(masks, window) != ndimage.minimum_filter(masks, window)
+
+
+def examine(predicted: np.ndarray, truth: np.ndarray, name: str) -> dict[str, float]:
+    """Mean and single IoU of the three shapes, accuracy of all pixels and of those at borders."""
+    each = {shape: class_iou(predicted, truth, 1 + i) for i, shape in enumerate(CLASSES)}
+    return {
+        f"iou_{name}": float(np.mean(list(each.values()))),
+        **{f"iou_{shape}_{name}": value for shape, value in each.items()},
+        f"pixel_accuracy_{name}": float(np.mean(predicted == truth)),
+        f"border_accuracy_{name}": float(np.mean((predicted == truth)[near_borders(truth)])),
+        f"shape_iou_{name}": class_iou(predicted > 0, truth > 0, True),
+    }
+
+
+def colour_distance(images: np.ndarray) -> np.ndarray:
+    """Distance of each pixel from its picture's median colour, (n, h, w)."""
+    values = images.astype(np.float32)
+    return np.linalg.norm(values - np.median(values, axis=(1, 2), keepdims=True), axis=-1)
+
+
+def floors(validation: Scenes, test: Scenes) -> dict[str, float]:
+    """What needs no learning: everything ground, a colour threshold; and a limit, 6x6 pixels.
+
+    The threshold is chosen on validation pictures and finds shapes of any class. The limit is the
+    truth itself where each 8x8 block has its most frequent class: what the decoder starts from.
+    """
+    distance = colour_distance(validation.images)
+    candidates = np.percentile(distance, range(5, 100, 5))
+    scores = [class_iou(distance > c, validation.masks > 0, True) for c in candidates]
+    guess = colour_distance(test.images) > candidates[int(np.argmax(scores))]
+    blocks = test.masks.reshape(-1, SIZE // 8, 8, SIZE // 8, 8)
+    counts = np.stack([(blocks == c).sum(axis=(2, 4)) for c in range(1 + len(CLASSES))])
+    coarse = counts.argmax(axis=0).repeat(8, axis=1).repeat(8, axis=2)
+    return {
+        "floor_ground_pixel_accuracy": float(np.mean(test.masks == 0)),
+        "floor_colour_shape_iou": class_iou(guess, test.masks > 0, True),
+        "truth_at_6x6_iou": examine(coarse, test.masks, "coarse")["iou_coarse"],
+    }
+
+
+def comparison_figure(test: Scenes, predicted: np.ndarray, count: int = 6) -> "figures.Figure":
+    """The first test pictures: picture, truth, and both answers with wrong pixels in red."""
+    palette = np.array([(235, 235, 235), (0, 114, 178), (230, 159, 0), (0, 158, 115)], np.uint8)
+    figure, axes = figures.subplots(4, count, size=(1.7 * count, 7.2))
+    for column in range(count):
+        truth = test.masks[column]
+        rows = [test.images[column], palette[truth]]
+        for index in range(len(NETWORKS)):
+            answer = predicted[column, ..., index]
+            wrong = (answer != truth)[..., None]
+            rows.append(np.where(wrong, np.uint8((213, 0, 0)), palette[answer]))
+        for axis, shown in zip(axes[:, column], rows, strict=True):
+            axis.imshow(shown)
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+    labels = ("picture", "truth", *(name.replace("_", " ") for name in NETWORKS))
+    for axis, label in zip(axes[:, 0], labels, strict=True):
+        axis.set_ylabel(label)
+    figure.suptitle("Blue: disc, orange: square, green: triangle, red: wrong", fontsize=10)
+    return figure
+
+
+def show(metrics: dict[str, float]) -> dict[str, float]:
+    """Print both networks beside the floors and return `metrics`."""
+    print("                  IoU   pixels right   of those at borders")
+    for name in NETWORKS:
+        values = [metrics[f"{key}_{name}"] for key in ("iou", "pixel_accuracy", "border_accuracy")]
+        print("{:16s}{:5.3f} {:14.3f} {:21.3f}".format(name.replace("_", " "), *values))
+    print(
+        f"Floor, all ground: {metrics['floor_ground_pixel_accuracy']:.3f} of the pixels right.\n"
+        f"Floor, colour threshold: IoU {metrics['floor_colour_shape_iou']:.3f} for shapes of any "
+        f"class; with skip {metrics['shape_iou_with_skip']:.3f}.\n"
+        f"The truth at 6x6 pixels, enlarged: IoU {metrics['truth_at_6x6_iou']:.3f}.\n"
+        f"Largest difference of a pixel's probabilities from a sum of 1: "
+        f"{metrics['largest_sum_error']:.1e}."
+    )
+    return metrics
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
+    """Train both, evaluate once on the test pictures, track; return the final metrics."""
+    config = labkit.parse(Config, argv)
+    counts = {"train": 64, "validation": 16, "test": 16} if config.smoke else {}
+    counts = {"train": 1000, "validation": 200, "test": 500} | counts
+    training, validation, test = (scenes(part, count) for part, count in counts.items())
+    config = replace(config, epochs=1 if config.smoke else config.epochs)
+    name = f"encoder_decoder-adam-crossentropy-s{config.seed}"
+    with labkit.start_run(__file__, config, "generated", name) as run:
+        if run.is_finished:
+            return show(run.metrics)
+        labkit.prepare(config.seed)
+        model = build()
+        train(model, config, training, validation, run)
+        metrics = {"train_seconds": run.seconds}
+        probabilities = model.predict(to_input(test.images), batch_size=50, verbose=0)
+        predicted = probabilities.argmax(axis=-1)  # (n, 48, 48, 2)
+        for index, network in enumerate(NETWORKS):
+            metrics |= examine(predicted[..., index], test.masks, network)
+        metrics["largest_sum_error"] = np.abs(probabilities.sum(axis=-1) - 1).max()
+        metrics |= floors(validation, test)
+        run.log_metrics(metrics)
+        run.save_figure(
+            "learning_curves", figures.learning_curves(run.history, ["loss", "accuracy"])
+        )
+        run.save_figure("segmentation", comparison_figure(test, predicted))
+        rows = "\n".join(f"| {key} | {value:.4f} |" for key, value in run.metrics.items())
+        run.save_text("report.md", f"# {name}\n\n| metric | value |\n| --- | --- |\n{rows}\n")
+        keras.Model(model.input, model.output).save(run.folder / "model.keras")  # no optimizer
+    return show(run.metrics)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Pictures of shapes with everything known about them: class of each pixel, box of each shape.
+
+Both demonstrations use them, because CIFAR-10 has neither masks nor boxes. One to three discs,
+squares and triangles of any colour, size and angle lie, without touching, on textured grounds that
+may have any colour too: what a shape is can't be read off a pixel's colour.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SIZE = 48
+"""Side of a picture in pixels."""
+CLASSES = ("disc", "square", "triangle")
+MOST = 3
+"""Shapes in a picture, at most."""
+PARTS = {"train": 0, "validation": 1, "test": 2}
+"""Each part has a random generator of its own, whatever the seed of a training."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Pictures and their truth, one row each."""
+
+    images: np.ndarray
+    """(n, 48, 48, 3) uint8."""
+    masks: np.ndarray
+    """(n, 48, 48) uint8: 0 for ground, 1 + class elsewhere."""
+    boxes: list[np.ndarray]
+    """For each picture (shapes, 4): left, top, right, bottom edge in pixels, 0 to 48."""
+    labels: list[np.ndarray]
+    """For each picture (shapes,): class 0 to 2."""
+
+
+def scenes(part: str, count: int) -> Scenes:
+    """The first `count` pictures of `part`. Usage: `scenes("train", 2000).masks`."""
+    rng = np.random.default_rng([48, PARTS[part]])
+    images = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    masks = np.zeros((count, SIZE, SIZE), np.uint8)
+    boxes, labels = [], []
+    for image, mask in zip(images, masks, strict=True):
+        ground = texture(rng)
+        placed: list[tuple[float, float, float]] = []
+        box_rows, label_row = [], []
+        for _ in range(rng.integers(1, MOST + 1)):
+            circle = find_place(placed, rng)
+            if circle is None:  # no room left
+                break
+            label = int(rng.integers(len(CLASSES)))
+            ink = draw(label, *circle, rng.uniform(0, 2 * np.pi))
+            paint = texture(rng)
+            while np.abs(paint[ink].mean(axis=0) - ground[ink].mean(axis=0)).sum() < 100:
+                paint = texture(rng)
+            ground[ink], mask[ink] = paint[ink], 1 + label
+            placed.append(circle)
+            rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+            box_rows.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+            label_row.append(label)
+        image[:] = np.clip(ground + rng.normal(0, 10, ground.shape), 0, 255)
+        boxes.append(np.array(box_rows, np.float32))
+        labels.append(np.array(label_row))
+    return Scenes(images, masks, boxes, labels)
+
+
+def texture(rng: np.random.Generator) -> np.ndarray:
+    """A colour with stripes of another one across it, (48, 48, 3) in 0..255."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE]
+    angle, period, phase = rng.uniform(0, np.pi), rng.uniform(4, 16), rng.uniform(0, 2 * np.pi)
+    wave = np.sin(2 * np.pi / period * (x * np.cos(angle) + y * np.sin(angle)) + phase)
+    return rng.uniform(0, 255, 3) + wave[..., None] * rng.uniform(-40, 40, 3)
+
+
+def find_place(
+    placed: list[tuple[float, float, float]], rng: np.random.Generator
+) -> tuple[float, float, float] | None:
+    """Centre (x, y) and radius of a circle at least 2 pixels from all others; None after 50 tries.
+
+    Radii are 5 to 11 pixels, and the circle is whole.
+    """
+    for _ in range(50):
+        radius = rng.uniform(5, 11)
+        x, y = rng.uniform(radius, SIZE - radius, 2)
+        if all(np.hypot(x - u, y - v) > radius + r + 2 for u, v, r in placed):
+            return x, y, radius
+    return None
+
+
+def draw(label: int, x: float, y: float, radius: float, angle: float) -> np.ndarray:
+    """Where the shape is, (48, 48) bool: pixels whose centre lies in it."""
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE] + 0.5
+    right, down = columns - x, rows - y
+    if label == 0:
+        return np.hypot(right, down) < radius
+    corners = {1: 4, 2: 3}[label]
+    sides = angle + 2 * np.pi / corners * np.arange(corners)
+    distances = [right * np.cos(side) + down * np.sin(side) for side in sides]
+    return np.max(distances, axis=0) < radius * np.cos(np.pi / corners)  # a regular polygon
