@@ -23,6 +23,7 @@ with mlflow.start_run(run_name=sys.argv[1]):
 
 
 def test_eight_first_openers_at_once(home, tmp_path):
+    (home / "mlflow.db").unlink()
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", LOG_ONE_RUN, str(number)],
