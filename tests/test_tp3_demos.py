@@ -41,7 +41,7 @@ def test_parts_share_no_picture_and_repeat():
 
 
 def test_no_two_shapes_have_one_cell():
-    scenes = shapes.scenes("train", 400)
+    scenes = shapes.scenes("train", 200)
     assert box_demo.encode(scenes)[..., 0].sum() == sum(map(len, scenes.labels))
 
 
@@ -193,9 +193,9 @@ def few(count: int) -> shapes.Scenes:
 
 def test_segmentation_learns_a_few_pictures_by_heart():
     labkit.prepare(0)
-    scenes = few(8)
+    scenes = few(4)
     model = segmentation_demo.build()
-    config = segmentation_demo.Config(epochs=60, smoke=True)
+    config = segmentation_demo.Config(epochs=40, smoke=True)
     segmentation_demo.train(model, config, scenes, scenes, silent_run())
     probabilities = model.predict(scenes.images.astype(np.float32) / 255, verbose=0)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
@@ -205,9 +205,9 @@ def test_segmentation_learns_a_few_pictures_by_heart():
 
 def test_detector_learns_a_few_pictures_by_heart():
     labkit.prepare(0)
-    scenes = few(8)
+    scenes = few(4)
     model = box_demo.build()
-    box_demo.train(model, box_demo.Config(epochs=100, smoke=True), scenes, scenes, silent_run())
+    box_demo.train(model, box_demo.Config(epochs=60, smoke=True), scenes, scenes, silent_run())
     answers = model.predict(scenes.images.astype(np.float32) / 255, verbose=0)
     found = [suppress(one) for one in box_demo.decode(answers)]
     assert box_demo.examine(found, scenes)["box_ap"] > 0.8

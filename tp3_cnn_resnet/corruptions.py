@@ -35,17 +35,19 @@ def gaussian_blur(images: np.ndarray, sigma: float, rng: np.random.Generator) ->
 
 
 def motion_blur(images: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """A moving camera: the mean along a line of `length` pixels, one direction a picture."""
+    """A moving camera: the mean of `length` pixels along a line, one direction a picture."""
     count, height, width, _ = images.shape
     angle = rng.uniform(0, np.pi, (count, 1, 1))
+    down, right = np.sin(angle), np.cos(angle)
+    longer = np.maximum(abs(down), abs(right))  # so that each step reaches another pixel
     padded = np.pad(images, ((0, 0), (length, length), (length, length), (0, 0)), "edge")
-    picture, row, column = np.ogrid[:count, :height, :width]
-    steps = np.arange(length) - (length - 1) / 2
+    picture, row, column = np.ogrid[:count, length : length + height, length : length + width]
+    steps = np.arange(length) - length // 2
     return sum(
         padded[
             picture,
-            row + length + np.rint(step * np.sin(angle)).astype(int),
-            column + length + np.rint(step * np.cos(angle)).astype(int),
+            row + np.rint(step * down / longer).astype(int),
+            column + np.rint(step * right / longer).astype(int),
         ]
         for step in steps
     ) / len(steps)
