@@ -187,7 +187,13 @@ class Run:
 
 @contextmanager
 def start_run(
-    script: str, config: Any, data_source: str, name: str, parent: str = "", part: str = ""
+    script: str,
+    config: Any,
+    data_source: str,
+    name: str,
+    parent: str = "",
+    part: str = "",
+    experiment: str = "",
 ) -> Iterator[Run]:
     """Open a run of `script`, the caller's `__file__`, as a context.
 
@@ -201,6 +207,8 @@ def start_run(
 
     `part` names the many small runs of one comparison, such as `trial`: they print nothing, live in
     `outputs/<lab>.<script>.<part>`, are tracked where their parent is, and hand Ctrl-C on to it.
+
+    `experiment` is the tracking experiment where a hand-out fixes its name; else the lab's folder.
     """
     if not RUN_NAME.fullmatch(name):
         raise ValueError(f"run name {name!r} is not <architecture>-<optimizer>-<loss>[-s<seed>]")
@@ -213,7 +221,7 @@ def start_run(
             yield run
             return
         run._mirrors = bool(parent) or not part
-        run.track(_begin_mlflow_run, run, parent)
+        run.track(_begin_mlflow_run, run, parent, experiment)
         where = f", resumed after epoch {run.first_epoch}" if run.first_epoch else ""
         say(f"Run {name} on {data_source} data{where}: {run.folder}")
         try:
@@ -311,17 +319,18 @@ def _code(script: Path) -> list[str]:
         if path in found or not path.exists():
             continue
         found[path] = path.read_text()
-        labs = rf"^\s*(?:from|import) ((?:tp\w+|{script.parent.name})(?:\.\w+)+)"
+        lab = rf"(?:tp\w+|{script.parent.name})(?:\.\w+)+"
+        labs = rf"(?:^\s*(?:from|import) |lazy\(\")({lab})"
         for module in re.findall(labs, found[path], re.MULTILINE):
             pending.append(script.parents[1] / f"{module.replace('.', '/')}.py")
     return [found[path] for path in sorted(found)]
 
 
-def _begin_mlflow_run(run: Run, parent: str) -> None:
+def _begin_mlflow_run(run: Run, parent: str, experiment: str) -> None:
     import mlflow
 
     state = run.state
-    state["experiment_id"] = tracking.open_store(state["script"].split(".")[0])
+    state["experiment_id"] = tracking.open_store(experiment or state["script"].split(".")[0])
     if state["run_id"]:  # resumed: log the epochs that the store missed when the process died
         mlflow.start_run(run_id=state["run_id"], nested=bool(parent))
         for name, values in run.history.items():

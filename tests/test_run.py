@@ -151,8 +151,9 @@ def test_finished_run_is_not_repeated_and_other_settings_are(home):
 def test_edited_code_is_not_resumed(home, tmp_path):
     lab = tmp_path / "lab"
     lab.mkdir()
-    (lab / "train.py").write_text("from lab.models import build")
+    (lab / "train.py").write_text('from lab.models import build\nfast = lazy("lab.fast")')
     (lab / "models.py").write_text("build = 1")
+    (lab / "fast.py").write_text("")
     (lab / "other.py").write_text("")
 
     def is_found() -> bool:
@@ -164,8 +165,9 @@ def test_edited_code_is_not_resumed(home, tmp_path):
     assert is_found()
     (lab / "other.py").write_text("unrelated = 1")
     assert is_found()
-    (lab / "models.py").write_text("build = 2")
-    assert not is_found()
+    for module in ("models.py", "fast.py"):
+        (lab / module).write_text("build = 2")
+        assert not is_found()
 
 
 def test_a_run_in_progress_is_not_resumed_by_a_second_process(home):

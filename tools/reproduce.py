@@ -69,6 +69,7 @@ EXPERIMENTS = {
     ],
     "tp3": [
         Experiment(CLASSIFY, "cnn", ("--model", "cnn"), (0, 1, 2), EXAMINE),
+        Experiment(CLASSIFY, "resnet_plain", ("--model", "resnet-plain"), (0, 1, 2), EXAMINE),
         Experiment(CLASSIFY, "resnet", ("--model", "resnet"), (0, 1, 2), EXAMINE),
         Experiment(CLASSIFY, "fast_resnet", (), (0, 1, 2), EXAMINE),
         Experiment(CLASSIFY, "fast_resnet_long", ("--budget", "long"), (0,), EXAMINE),

@@ -1,11 +1,12 @@
 """How far do the hand-out's CNN, its Mini-ResNet and a modern recipe get on CIFAR-10?
 
-    python tp3_cnn_resnet/cnn_classification.py --model cnn       # the hand-out's CNN
-    python tp3_cnn_resnet/cnn_classification.py --model resnet    # the hand-out's Mini-ResNet
-    python tp3_cnn_resnet/cnn_classification.py                   # fast-resnet
-    python tp3_cnn_resnet/cnn_classification.py --budget long     # the same for longer
-    python tp3_cnn_resnet/cnn_classification.py --budget record   # a wider one, much longer
-    python tp3_cnn_resnet/cnn_classification.py --smoke           # everything once, in seconds
+    python tp3_cnn_resnet/cnn_classification.py --model cnn            # the hand-out's CNN
+    python tp3_cnn_resnet/cnn_classification.py --model resnet-plain   # its Mini-ResNet
+    python tp3_cnn_resnet/cnn_classification.py --model resnet         # with batch normalisation
+    python tp3_cnn_resnet/cnn_classification.py                        # fast-resnet
+    python tp3_cnn_resnet/cnn_classification.py --budget long          # the same for longer
+    python tp3_cnn_resnet/cnn_classification.py --budget record        # a wider one, much longer
+    python tp3_cnn_resnet/cnn_classification.py --smoke                # once, in seconds
 
 README.md has the exact figures with their spread and times on two cores. Add --resume to go on
 after a crash.
@@ -28,8 +29,10 @@ from tp3_cnn_resnet.models import NUM_CLASSES, build_cnn, build_resnet, forward_
 keras = labkit.lazy("keras")
 mlflow = labkit.lazy("mlflow")
 batches = labkit.lazy("labkit.batches")
+fast_resnet = labkit.lazy("tp3_cnn_resnet.fast_resnet")
+normalisation = labkit.lazy("tp3_cnn_resnet.normalisation")
 
-BATCH_SIZE = 64
+EPOCHS, BATCH_SIZE = 10, 64
 """The hand-out's."""
 
 VALIDATION_SHARE = 0.1
@@ -40,8 +43,8 @@ VALIDATION_SHARE = 0.1
 class Config:
     """Settings of one training."""
 
-    model: Literal["cnn", "resnet", "fast-resnet"] = "fast-resnet"
-    """The hand-out's CNN, its Mini-ResNet, or the fast recipe."""
+    model: Literal["cnn", "resnet-plain", "resnet", "fast-resnet"] = "fast-resnet"
+    """The hand-out's CNN, its Mini-ResNet without and with batch normalisation, the fast recipe."""
     budget: Literal["default", "long", "record"] = "default"
     """How much time fast-resnet may take; the other models have one budget."""
     epochs: int | None = None
@@ -121,23 +124,29 @@ def train_as_handed_out(
     """
     best = run.folder / "best.weights.h5"
     before = max(run.history.get("val_accuracy", []), default=None)  # of a run that is resumed
+    validated = (to_input(validation.images), validation.one_hot)
+    callbacks = [
+        keras.callbacks.ModelCheckpoint(
+            best, monitor="val_accuracy", mode="max", save_best_only=True, save_weights_only=True,
+            initial_value_threshold=before,
+        ),
+        run.checkpoints(model),
+    ]  # fmt: skip
+    if config.model == "resnet":
+        some = to_input(training.images[: normalisation.SETTLING_PICTURES])
+        twin = build_resnet(momentum=0.0)
+        callbacks.insert(0, normalisation.SettledAccuracy(twin, some, validated))
     model.compile("adam", loss="categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     model.fit(
         batches.Batches(
             training.images, training.one_hot, BATCH_SIZE, config.seed, run.first_epoch,
             lambda images, rng: to_input(images),
         ),
-        validation_data=(to_input(validation.images), validation.one_hot),
+        validation_data=validated,
         epochs=config.epochs,
         initial_epoch=run.first_epoch,
         shuffle=False,  # Batches shuffles, in an order that a resumed run repeats
-        callbacks=[
-            keras.callbacks.ModelCheckpoint(
-                best, monitor="val_accuracy", mode="max", save_best_only=True,
-                save_weights_only=True, initial_value_threshold=before,
-            ),
-            run.checkpoints(model),
-        ],
+        callbacks=callbacks,
         verbose=2 if config.smoke else "auto",
     )  # fmt: skip
     return best
@@ -156,6 +165,34 @@ def score(model: "keras.Model", part: Part, mirrored: bool = False) -> tuple[flo
     losses = keras.losses.sparse_categorical_crossentropy(part.labels, probabilities)
     accuracy = np.mean(probabilities.argmax(axis=1) == part.labels)
     return float(keras.ops.mean(losses)), float(accuracy)
+
+
+def unsettled(history: dict[str, list[float]]) -> dict[str, float]:
+    """Where the moving averages misled most, in the second half of the training.
+
+    The epoch (from 1), its validation accuracy, and that of the same weights with settled
+    statistics.
+    """
+    accuracy, settled = history["val_accuracy"], history["val_accuracy_settled"]
+    late = range(len(accuracy) // 2, len(accuracy))
+    worst = max(late, key=lambda epoch: settled[epoch] - accuracy[epoch])
+    return {
+        "unsettled_epoch": worst + 1,
+        "unsettled_validation_accuracy": accuracy[worst],
+        "unsettled_validation_accuracy_settled": settled[worst],
+    }
+
+
+def settling_figure(history: dict[str, list[float]]) -> "figures.Figure":
+    """Validation accuracy of each epoch's weights, by moving averages and by settled statistics."""
+    figure, axis = figures.subplots(size=(7, 4))
+    epochs = np.arange(1, len(history["val_accuracy"]) + 1)
+    axis.plot(epochs, history["val_accuracy_settled"], marker="o", label="settled statistics")
+    axis.plot(epochs, history["val_accuracy"], marker="o", label="moving averages, as always")
+    axis.set(xlabel="epoch", ylabel="validation accuracy", title="The same weights, twice")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend()
+    return figure
 
 
 # --- Report, main --------------------------------------------------------------------------------
@@ -183,6 +220,12 @@ def show(metrics: dict[str, float]) -> dict[str, float]:
     if "test_accuracy_last_epoch" in metrics:
         best, last = metrics["best_epoch"], metrics["test_accuracy_last_epoch"]
         print(f"  best validation epoch: {best:.0f}; the last epoch's weights: {last:.4f}")
+    if "unsettled_epoch" in metrics:
+        print(
+            f"  moving averages misled most in epoch {metrics['unsettled_epoch']:.0f}: validation "
+            f"{metrics['unsettled_validation_accuracy']:.4f}, with settled statistics "
+            f"{metrics['unsettled_validation_accuracy_settled']:.4f}"
+        )
     for name, value in metrics.items():
         if name.startswith("floor_"):
             print(f"  floor, {name.removeprefix('floor_').replace('_', ' ')}: {value:.4f}")
@@ -199,14 +242,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     test = Part(data.x_test, data.y_test)
 
     labkit.prepare(config.seed)  # before anything imports Keras
-    import tp3_cnn_resnet.fast_resnet as fast_resnet
-
     recipe = fast_resnet.RECIPES[config.budget]
-    build, epochs, optimizer = {
-        "cnn": (build_cnn, 10, "adam"),
-        "resnet": (build_resnet, 10, "adam"),
-        "fast-resnet": (partial(fast_resnet.build, training.images, recipe), recipe.epochs, "muon"),
+    build = {
+        "cnn": build_cnn,
+        "resnet-plain": partial(build_resnet, momentum=None),
+        "resnet": build_resnet,
+        "fast-resnet": partial(fast_resnet.build, training.images, recipe),
     }[config.model]
+    is_fast = config.model == "fast-resnet"
+    epochs, optimizer = (recipe.epochs, "muon") if is_fast else (EPOCHS, "adam")
     precision = "float32" if config.model == "cnn" else labkit.fast_precision()
     config = replace(
         config,
@@ -221,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         labkit.prepare(config.seed, config.precision)
         model = build()
         best = None
-        if config.model == "fast-resnet":
+        if is_fast:
             run.track(mlflow.log_params, {f"recipe_{k}": v for k, v in asdict(recipe).items()})
             fast_resnet.train(model, recipe, config, training, validation, run)
         else:
@@ -237,6 +281,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             metrics["test_accuracy_last_epoch"] = score(twin, test)[1]
             twin.load_weights(best)
             best.unlink()
+        if "val_accuracy_settled" in run.history:
+            metrics |= unsettled(run.history)
+            run.save_figure("settling", settling_figure(run.history))
         for part, examined in (
             ("train", Part(training.images[:10000], training.labels[:10000])),
             ("validation", validation),
@@ -246,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             metrics |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
         metrics["test_accuracy_mirrored"] = score(twin, test, mirrored=True)[1]
         metrics["parameters"] = twin.count_params()
-        small = recipe.small_epochs(config.epochs) if config.model == "fast-resnet" else 0
+        small = recipe.small_epochs(config.epochs) if is_fast else 0
         flops = small * forward_flops(twin, 24) if small else 0
         flops += (config.epochs - small) * forward_flops(twin)
         metrics["training_petaflop"] = 3 * flops * len(training.images) / 1e15

@@ -19,7 +19,7 @@ from labkit import figures
 from labkit.results import accuracy_interval
 from tp3_cnn_resnet import grad_cam
 from tp3_cnn_resnet.corruptions import CORRUPTIONS, STRENGTHS, corrupt
-from tp3_cnn_resnet.models import NUM_CLASSES, to_input
+from tp3_cnn_resnet.models import NUM_CLASSES, load, to_input
 
 keras = labkit.lazy("keras")
 sklearn_metrics = labkit.lazy("sklearn.metrics")
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     if not same_pictures:
         print(f"note: trained on {trained.state['data_source']}, examined on {data.source}")
     labkit.prepare(config.seed)
-    model = keras.saving.load_model(trained.folder / "model.keras")
+    model = load(trained.folder / "model.keras")
     names = SAMPLE_CLASSES if data.source == "sample" else CLASSES
 
     def predict(images: np.ndarray) -> np.ndarray:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 import labkit
 from labkit.batches import Batches
 from tp3_cnn_resnet.models import NUM_CLASSES, to_input
+from tp3_cnn_resnet.normalisation import OnePassBatchNormalization
 
 if TYPE_CHECKING:
     from tp3_cnn_resnet.cnn_classification import Config, Part
@@ -99,34 +99,6 @@ def build(images: np.ndarray, recipe: Recipe) -> keras.Model:
     x = keras.layers.Rescaling(LOGIT_SCALE, dtype="float32")(x)
     outputs = keras.layers.Softmax(dtype="float32")(x)
     return keras.Model(inputs, outputs, name="fast_resnet")
-
-
-@keras.saving.register_keras_serializable("tp3_cnn_resnet")
-class OnePassBatchNormalization(keras.layers.BatchNormalization):
-    """Keras' layer through TensorFlow's one operation, forward and back: a tenth of the training.
-
-    Keras computes mean, variance and scaling one after the other, in float32. Weights, their order
-    and inference are Keras'.
-    """
-
-    def call(
-        self,
-        inputs: keras.KerasTensor,
-        training: bool | None = None,
-        mask: keras.KerasTensor | None = None,
-    ) -> keras.KerasTensor:
-        """Normalise each channel of `inputs` (B, h, w, c)."""
-        if not training:
-            return super().call(inputs, training=False)
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs,
-            scale=ops.ones_like(self.beta, dtype="float32"),
-            offset=ops.cast(self.beta, "float32"),
-            epsilon=self.epsilon,
-        )
-        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(self.momentum * moving + (1 - self.momentum) * batch)
-        return outputs
 
 
 def normalise_and_activate(x: keras.KerasTensor) -> keras.KerasTensor:

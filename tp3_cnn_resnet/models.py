@@ -1,10 +1,13 @@
 """TP3's networks: each maps (B, 32, 32, 3) pictures in 0..1 to 10 probabilities."""
 
+from pathlib import Path
+
 import numpy as np
 
 import labkit
 
 keras = labkit.lazy("keras")
+normalisation = labkit.lazy("tp3_cnn_resnet.normalisation")
 
 NUM_CLASSES = 10
 INPUT_SHAPE = (32, 32, 3)
@@ -37,7 +40,9 @@ def convolve(
 ) -> "keras.KerasTensor":
     """A convolution and batch normalisation of that `momentum`; None: no normalisation."""
     x = keras.layers.Conv2D(filters, kernel_size, strides=stride, padding="same")(x)
-    return x if momentum is None else keras.layers.BatchNormalization(momentum=momentum)(x)
+    if momentum is None:
+        return x
+    return normalisation.OnePassBatchNormalization(momentum=momentum)(x)
 
 
 def residual_block(
@@ -63,7 +68,8 @@ def build_resnet(momentum: float | None = 0.99) -> "keras.Model":
     """The hand-out's Mini-ResNet, three residual blocks.
 
     With batch normalisation it begins with a convolution: 153,098 parameters. Without
-    (`momentum=None`), as the hand-out's text has it, the blocks begin at once: 142,314.
+    (`momentum=None`), as the hand-out's text has it, the blocks begin at once: 142,314. `momentum`
+    is the memory of the moving averages; Keras' own default is 0.99.
     """
     inputs = x = keras.Input(INPUT_SHAPE)
     if momentum is not None:
@@ -73,7 +79,14 @@ def build_resnet(momentum: float | None = 0.99) -> "keras.Model":
     x = residual_block(x, 64, momentum=momentum)  # (B, 16, 16, 64)
     x = keras.layers.GlobalAveragePooling2D()(x)  # (B, 64)
     outputs = keras.layers.Dense(NUM_CLASSES, activation="softmax", dtype="float32")(x)  # (B, 10)
-    return keras.Model(inputs, outputs, name="resnet" if momentum else "resnet_plain")
+    return keras.Model(inputs, outputs, name="resnet_plain" if momentum is None else "resnet")
+
+
+def load(path: Path) -> "keras.Model":
+    """A saved network of this lab, its own layers too. Usage: `load(run.folder / "m.keras")`."""
+    import tp3_cnn_resnet.normalisation  # noqa: F401, registers its layer
+
+    return keras.saving.load_model(path)
 
 
 def forward_flops(model: "keras.Model", side: int = 32) -> int:

@@ -1,0 +1,72 @@
+"""Batch normalisation: a fast layer, and a look at its weak spot, the moving averages.
+
+A module of its own because it imports Keras.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+SETTLING_PICTURES = 2000
+"""Training pictures whose statistics replace the moving averages: enough to settle a mean."""
+
+
+@keras.saving.register_keras_serializable("tp3_cnn_resnet")
+class OnePassBatchNormalization(keras.layers.BatchNormalization):
+    """Keras' layer through TensorFlow's single operation, forward and back.
+
+    Keras computes mean, variance and scaling one after the other, in float32 also where all else
+    is bfloat16; the Mini-ResNet trains 1.7 times as fast this way. Weights, their order and
+    inference are Keras', but the moving variance divides by n - 1 where Keras divides by n.
+    """
+
+    def call(
+        self,
+        inputs: keras.KerasTensor,
+        training: bool | None = None,
+        mask: keras.KerasTensor | None = None,
+    ) -> keras.KerasTensor:
+        """Normalise each channel of `inputs` (B, h, w, c)."""
+        if not training:
+            return super().call(inputs, training=False)
+        ones = ops.ones_like(self.moving_mean)
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            scale=ops.cast(self.gamma, "float32") if self.scale else ones,
+            offset=ops.cast(self.beta, "float32"),
+            epsilon=self.epsilon,
+        )
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(self.momentum * moving + (1 - self.momentum) * batch)
+        return outputs
+
+
+class SettledAccuracy(keras.callbacks.Callback):
+    """Adds `val_accuracy_settled` to each epoch: the same weights, other statistics.
+
+    Batch normalisation trains with each batch's mean and variance and is tested with moving
+    averages of them. Here both are taken from training pictures at once, with the weights as they
+    are now. Where this accuracy is high and the usual one low, the network has learnt and the
+    averages have not followed.
+    """
+
+    def __init__(
+        self, twin: keras.Model, training: np.ndarray, validation: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        """`twin` is the same network built with momentum 0, whose averages are the last batch's.
+
+        `training` (n, h, w, 3) and `validation` (pictures, one-hot labels) are network inputs.
+        """
+        super().__init__()
+        self.twin, self.training = twin, training[:SETTLING_PICTURES]
+        self.pictures, self.labels = validation
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Take the weights, settle the statistics, measure."""
+        self.twin.set_weights(self.model.get_weights())
+        self.twin(self.training, training=True)  # sets the averages, changes no weight
+        probabilities = self.twin.predict(self.pictures, batch_size=500, verbose=0)
+        right = probabilities.argmax(axis=1) == self.labels.argmax(axis=1)
+        if logs is not None:
+            logs["val_accuracy_settled"] = float(np.mean(right))
