@@ -1,0 +1,151 @@
+"""TP4's MRI loader: the official layout written in miniature, its damage, and no patient twice."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import labkit
+from tp4_unet_conv3d import mri
+
+
+def write_tree(root: Path, patients: int = 8, slices: int = 3, ending: str = ".tif") -> Path:
+    """`root/kaggle_3m` as the official archive has it, with small pictures of known content."""
+    rng = np.random.default_rng(0)
+    for number in range(patients):
+        name = f"TCGA_XX_{number:04d}_20000101"
+        folder = root / "kaggle_3m" / name
+        folder.mkdir(parents=True)
+        for index in range(8, 8 + slices):  # 8, 9, 10: sorted as text, 10 would come first
+            image = rng.integers(0, 20, (256, 256, 3), dtype=np.uint8)
+            image[60:200, 60:200] += np.uint8(100)
+            image[100:140, 100:140, mri.FLAIR] = 100 + 10 * index
+            mask = np.zeros((256, 256), np.uint8)
+            if index > 8:
+                mask[100:140, 100:140] = 255
+            Image.fromarray(image).save(folder / f"{name}_{index}{ending}")
+            Image.fromarray(mask).save(folder / f"{name}_{index}_mask{ending}")
+    (root / "kaggle_3m" / "data.csv").write_text("Patient\n")
+    return root / "kaggle_3m"
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    return write_tree(tmp_path)
+
+
+def test_official_layout(tree):
+    parts, source = mri.load()
+    assert source.startswith("real:")
+    assert len(source) == len("real:") + 8
+    assert list(parts) == ["train", "validation", "test"]
+    assert [len(found.images) for found in parts.values()] == [18, 3, 3]  # 6, 1 and 1 patients
+    for found in parts.values():
+        assert found.images.shape[1:] == (128, 128, 1)
+        assert found.images.dtype == np.float32
+        np.testing.assert_array_equal(found.masks.sum(axis=(1, 2))[:3], [0, 400, 400])
+        # Slices in the order of their numbers: the tumour gets brighter from 8 to 10.
+        inside = found.images[:3, 55:65, 55:65, 0].mean(axis=(1, 2))
+        assert (np.diff(inside) > 0).all()
+    assert mri.load()[1] == source
+
+
+def test_channels(tree):
+    (flair, _), (every, _) = mri.load("flair"), mri.load("all")
+    assert every["test"].images.shape[1:] == (128, 128, 3)
+    np.testing.assert_array_equal(
+        every["test"].images[..., mri.FLAIR], flair["test"].images[..., 0]
+    )
+
+
+def test_no_patient_is_in_two_parts(tree):
+    parts, _ = mri.load()
+    patients = [set(found.patients) for found in parts.values()]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 8
+
+
+def test_the_split_is_by_name_alone(tree):
+    names = [f"patient{number}" for number in range(100)]
+    parts = mri.split(tree, names)
+    assert [len(part) for part in parts.values()] == [70, 15, 15]
+    assert mri.split(tree, names[::-1]) == {
+        name: part if name != "train" else sorted(part) for name, part in parts.items()
+    }
+
+
+def test_split_file(tree):
+    names = sorted(path.name for path in tree.iterdir() if path.is_dir())
+    parts = ["val", "test", *["train"] * 6]
+    rows = [f"{name},{part}" for name, part in zip(names, parts, strict=True)]
+    (tree / "split.csv").write_text("\n".join(["patient,split", *rows, rows[0]]))
+    found, _ = mri.load()
+    assert set(found["validation"].patients) == {names[0]}
+    assert set(found["test"].patients) == {names[1]}
+
+    (tree / "split.csv").write_text("\n".join(["patient,split", *rows, f"{names[0]},train"]))
+    with pytest.raises(labkit.DataError, match="in two parts"):
+        mri.read(tree)
+    (tree / "split.csv").write_text("\n".join(["patient,split", *rows[1:]]))
+    with pytest.raises(labkit.DataError, match=f"{names[0]} is in no part"):
+        mri.read(tree)
+
+
+def test_a_patient_is_normalised_without_looking_at_masks(tree):
+    parts, _ = mri.load("all")
+    for channel in range(3):
+        values = parts["test"].images[..., channel]
+        brain = values[values > -1.5]
+        assert abs(brain.mean()) < 0.1
+        assert brain.std() == pytest.approx(1, abs=0.1)
+    flat = mri.normalise(np.zeros((2, 4, 4, 1), np.uint8))
+    assert np.isfinite(flat).all()
+
+
+def test_missing_data_is_one_clear_error(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        mri.load()
+    assert "LABKIT_DATA: not set" in capsys.readouterr().err
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    with pytest.raises(SystemExit, match="2"):
+        mri.load()
+    message = capsys.readouterr().err
+    assert f"{tmp_path}/kaggle_3m: absent" in message
+    assert "mateuszbuda/lgg-mri-segmentation" in message
+
+
+def test_damage_is_named(tree, capsys):
+    folder = sorted(path for path in tree.iterdir() if path.is_dir())[0]
+    victim = sorted(folder.glob("*_9.tif"))[0]
+    victim.write_bytes(victim.read_bytes()[:1000])
+    with pytest.raises(SystemExit, match="2"):
+        mri.load()
+    message = capsys.readouterr().err
+    assert str(victim) in message
+    assert "truncated or unreadable" in message
+    victim.unlink()
+    with pytest.raises(labkit.DataError, match="there is no slice"):
+        mri.read(tree)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    with pytest.raises(labkit.DataError, match="no masks"):
+        mri.read(tree)
+
+
+def test_too_few_patients(tmp_path):
+    with pytest.raises(labkit.DataError, match="too few"):
+        mri.read(write_tree(tmp_path, patients=2, slices=1, ending=".png"))
+
+
+@pytest.mark.realdata
+def test_the_real_set(real_data):
+    parts, source = mri.load()
+    assert source.startswith("real:")
+    patients = [set(found.patients) for found in parts.values()]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 110
+    share = np.concatenate([found.masks for found in parts.values()]).mean()
+    assert 0.005 < share < 0.025
+    for found in parts.values():  # tumours are bright on FLAIR, but so is much else
+        assert found.images[found.masks].mean() > 0.5

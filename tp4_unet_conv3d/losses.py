@@ -1,0 +1,132 @@
+"""Losses of a binary mask: `LOSSES["dice"]()` and so on; each gives one value a picture.
+
+`y_true` is (B, height, width, 1) of zeros and ones, `y_pred` the same shape of probabilities. Sums
+run over the pixels of one picture, never over the batch: flattened over a batch, one large object
+outweighs all small ones.
+"""
+
+import keras
+from keras import ops
+
+PIXELS = (1, 2, 3)
+"""All axes but the batch's."""
+SMOOTH = 1.0
+"""The hand-out's: keeps 0 / 0 away where mask and answer are both empty."""
+
+
+class PictureLoss(keras.losses.Loss):
+    """What the losses share: float32, the same shape on both sides, the mean over pictures."""
+
+    def call(self, y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor") -> "keras.KerasTensor":
+        """One value a picture, (B,). Raises `ValueError` where the shapes differ."""
+        y_pred = ops.convert_to_tensor(y_pred, "float32")
+        y_true = ops.cast(y_true, "float32")
+        if len(y_true.shape) != 4 or y_true.shape[1:] != y_pred.shape[1:]:
+            raise ValueError(
+                f"masks and answers must be (B, height, width, 1) both, got {y_true.shape} and "
+                f"{y_pred.shape}"
+            )
+        return self.of_pictures(y_true, y_pred)
+
+
+def _cross_entropy(
+    y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor"
+) -> tuple["keras.KerasTensor", "keras.KerasTensor"]:
+    """-log of the probability of the truth, nats, and that probability; both for each pixel."""
+    of_truth = y_true * y_pred + (1 - y_true) * (1 - y_pred)
+    of_truth = ops.clip(of_truth, keras.config.epsilon(), 1.0)
+    return -ops.log(of_truth), of_truth
+
+
+def _soft_dice(y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor") -> "keras.KerasTensor":
+    both = ops.sum(y_true * y_pred, axis=PIXELS)
+    sizes = ops.sum(y_true, axis=PIXELS) + ops.sum(y_pred, axis=PIXELS)
+    return (2 * both + SMOOTH) / (sizes + SMOOTH)
+
+
+@keras.saving.register_keras_serializable("tp4_losses")
+class BinaryCrossEntropy(PictureLoss):
+    """Mean over pixels of -log p(truth). Where targets are small, nearly all of it is ground."""
+
+    def of_pictures(self, y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor"):
+        """(B,) nats."""
+        return ops.mean(_cross_entropy(y_true, y_pred)[0], axis=PIXELS)
+
+
+@keras.saving.register_keras_serializable("tp4_losses")
+class Dice(PictureLoss):
+    """1 - soft Dice (Milletari et al., V-Net, 3DV 2016, with plain sums in the denominator)."""
+
+    def of_pictures(self, y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor"):
+        """(B,), 0 to 1."""
+        return 1 - _soft_dice(y_true, y_pred)
+
+
+@keras.saving.register_keras_serializable("tp4_losses")
+class CrossEntropyAndDice(PictureLoss):
+    """Their sum, nnU-Net's choice (Isensee et al., Nature Methods 2021)."""
+
+    def of_pictures(self, y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor"):
+        """(B,)."""
+        entropy = ops.mean(_cross_entropy(y_true, y_pred)[0], axis=PIXELS)
+        return entropy + 1 - _soft_dice(y_true, y_pred)
+
+
+@keras.saving.register_keras_serializable("tp4_losses")
+class Tversky(PictureLoss):
+    """1 - Tversky index (Salehi et al., MLMI 2017): missed pixels may weigh more than false ones.
+
+    With both weights 0.5 it is the Dice loss with twice the smoothing.
+    """
+
+    def __init__(self, false_weight: float = 0.3, missed_weight: float = 0.7, **settings) -> None:
+        """The paper's best weights, for lesions."""
+        super().__init__(**settings)
+        self.false_weight, self.missed_weight = false_weight, missed_weight
+
+    def of_pictures(self, y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor"):
+        """(B,), 0 to 1."""
+        both = ops.sum(y_true * y_pred, axis=PIXELS)
+        false = ops.sum((1 - y_true) * y_pred, axis=PIXELS)
+        missed = ops.sum(y_true * (1 - y_pred), axis=PIXELS)
+        weighted = self.false_weight * false + self.missed_weight * missed
+        return 1 - (both + SMOOTH) / (both + weighted + SMOOTH)
+
+    def get_config(self) -> dict:
+        """Both weights, for saving."""
+        weights = {"false_weight": self.false_weight, "missed_weight": self.missed_weight}
+        return super().get_config() | weights
+
+
+@keras.saving.register_keras_serializable("tp4_losses")
+class Focal(PictureLoss):
+    """Cross-entropy that fades where the answer is right (Lin et al., ICCV 2017, equation 5).
+
+    Mean over pixels of -alpha_t (1 - p_t) ** gamma log p_t, with the paper's gamma 2 and alpha
+    0.25 for the target.
+    """
+
+    def __init__(self, gamma: float = 2.0, alpha: float = 0.25, **settings) -> None:
+        """`gamma` 0 or more, `alpha` in 0..1."""
+        super().__init__(**settings)
+        self.gamma, self.alpha = gamma, alpha
+
+    def of_pictures(self, y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor"):
+        """(B,) nats."""
+        entropy, of_truth = _cross_entropy(y_true, y_pred)
+        weight = self.alpha * y_true + (1 - self.alpha) * (1 - y_true)
+        return ops.mean(weight * (1 - of_truth) ** self.gamma * entropy, axis=PIXELS)
+
+    def get_config(self) -> dict:
+        """Gamma and alpha, for saving."""
+        return super().get_config() | {"gamma": self.gamma, "alpha": self.alpha}
+
+
+LOSSES: dict[str, type[PictureLoss]] = {
+    "bce": BinaryCrossEntropy,
+    "dice": Dice,
+    "bce+dice": CrossEntropyAndDice,
+    "tversky": Tversky,
+    "focal": Focal,
+}
+"""What `--loss` takes; make a new one for each training."""

@@ -1,0 +1,159 @@
+"""LGG: brain MRI slices of 110 patients with the masks of their gliomas, split by patient.
+
+Buda, Saha and Mazurowski, "Association of genomic subtypes of lower-grade gliomas with shape
+features automatically extracted by a deep learning algorithm", Computers in Biology and Medicine
+2019; pictures from The Cancer Imaging Archive (TCGA-LGG). It can't be downloaded without an
+account: unpack Kaggle's `mateuszbuda/lgg-mri-segmentation` below `$LABKIT_DATA`.
+
+The layout is `kaggle_3m/<patient>/<patient>_<slice>.tif` and `..._<slice>_mask.tif`, 256x256, with
+the channels pre-contrast, FLAIR, post-contrast; `.jpg` and `.png` are read too. An optional
+`kaggle_3m/split.csv` with the columns `patient` and `split` (train, val, test) fixes the parts;
+otherwise the order of the patients' SHA-256 does, 70 %, 15 % and 15 %.
+"""
+
+import csv
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import labkit
+from labkit.arguments import fail
+
+SIZE = 128
+FLAIR = 1
+"""Its channel; gliomas are brightest there."""
+PLACES = ("kaggle_3m", "lgg-mri-segmentation/kaggle_3m", "lgg_mri_segmentation/kaggle_3m")
+ENDINGS = (".tif", ".png", ".jpg")
+PARTS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+ADVICE = (
+    "Unpack https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation into a folder, so "
+    "that it holds kaggle_3m/<patient>/*.tif, and set LABKIT_DATA to that folder."
+)
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Slices of one part, those of a patient in a row and in their order."""
+
+    images: np.ndarray
+    """(n, 128, 128, channels) float32: 0 is the mean of the patient's brain, 1 its deviation."""
+    masks: np.ndarray
+    """(n, 128, 128) bool."""
+    patients: np.ndarray
+    """(n,) names."""
+
+
+def load(channels: str = "flair", most: int | None = None) -> tuple[dict[str, Slices], str]:
+    """The parts train, validation and test, and `real:<8 digits of the files' SHA-256>`.
+
+    `channels` is `flair` (one channel) or `all` (three). `most` limits the patients of each part.
+    Leaves with exit code 2, naming what was tried, when the set is not there or is damaged.
+    """
+    folder = os.environ.get("LABKIT_DATA")
+    tried = [Path(folder).expanduser() / place for place in PLACES] if folder else []
+    root = next((path for path in tried if path.is_dir()), None)
+    if root is None:
+        lines = [f"{path}: absent" for path in tried] or ["LABKIT_DATA: not set"]
+        fail("--data real: LGG can't be had. Tried:\n  - " + "\n  - ".join(lines) + f"\n{ADVICE}")
+    try:
+        return read(root, channels, most)
+    except labkit.DataError as error:
+        fail(f"--data real: {error}\n{ADVICE}")
+
+
+def read(root: Path, channels: str = "flair", most: int | None = None):
+    """As `load`, from `root`. Raises `DataError` naming the file that is damaged or missing."""
+    found = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
+    if not found:
+        raise labkit.DataError(f"{root}: no patients' folders")
+    parts: dict[str, Slices] = {}
+    digest = hashlib.sha256()
+    for part, patients in split(root, sorted(found)).items():
+        series = [read_patient(found[patient], digest, channels) for patient in patients[:most]]
+        names = [name for name, (_, masks) in zip(patients, series, strict=False) for _ in masks]
+        images, masks = (np.concatenate(arrays) for arrays in zip(*series, strict=True))
+        parts[part] = Slices(images, masks, np.array(names))
+    return parts, f"real:{digest.hexdigest()[:8]}"
+
+
+def split(root: Path, patients: list[str]) -> dict[str, list[str]]:
+    """Patients of each part, each in one part only; from `split.csv` or their names' SHA-256.
+
+    Raises `DataError` for a patient who is in two parts, or in none.
+    """
+    parts: dict[str, list[str]] = {part: [] for part in ("train", "validation", "test")}
+    path = root / "split.csv"
+    if path.exists():
+        with path.open(newline="") as file:
+            pairs = {(row["patient"], PARTS[row["split"]]) for row in csv.DictReader(file)}
+        placed = dict(pairs)
+        if len(placed) < len(pairs):
+            raise labkit.DataError(f"{path}: a patient is in two parts")
+        for patient in patients:
+            if patient not in placed:
+                raise labkit.DataError(f"{path}: {patient} is in no part")
+            parts[placed[patient]].append(patient)
+    else:
+        shuffled = sorted(patients, key=lambda name: hashlib.sha256(name.encode()).digest())
+        held_out = max(1, round(0.15 * len(patients)))
+        parts["test"] = sorted(shuffled[:held_out])
+        parts["validation"] = sorted(shuffled[held_out : 2 * held_out])
+        parts["train"] = sorted(shuffled[2 * held_out :])
+    if not all(parts.values()):
+        raise labkit.DataError(f"{root}: {len(patients)} patients are too few for three parts")
+    return parts
+
+
+def read_patient(
+    folder: Path, digest: "hashlib._Hash", channels: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """All slices of `folder` in their order, normalised, and their masks; `digest` sees all bytes.
+
+    Raises `DataError` naming a file that has no partner or can't be read.
+    """
+    images, masks = [], []
+    paths = [path for path in folder.iterdir() if path.stem.endswith("_mask")]
+    for mask_path in sorted(paths, key=lambda path: int(path.stem.split("_")[-2])):
+        stem = mask_path.stem.removesuffix("_mask")
+        partners = (mask_path.with_name(stem + ending) for ending in ENDINGS)
+        image_path = next((path for path in partners if path.exists()), None)
+        if image_path is None:
+            raise labkit.DataError(f"{mask_path}: there is no slice {stem} beside it")
+        images.append(_read(image_path, "RGB", digest))
+        masks.append(_read(mask_path, "L", digest) > 127)
+    if not images:
+        raise labkit.DataError(f"{folder}: no masks")
+    volume = np.stack(images)  # (slices, 128, 128, 3)
+    if channels == "flair":
+        volume = volume[..., FLAIR : FLAIR + 1]
+    return normalise(volume), np.stack(masks)
+
+
+def normalise(volume: np.ndarray) -> np.ndarray:
+    """Mean 0 and deviation 1 in the brain, for each channel of a patient: float32, within ±5.
+
+    The brain are pixels above a tenth of the channel's 99th percentile. No mask is used.
+    """
+    volume = volume.astype(np.float32)
+    for channel in range(volume.shape[-1]):
+        values = volume[..., channel]
+        brain = values[values > 0.1 * np.percentile(values, 99)]
+        mean, deviation = (brain.mean(), brain.std()) if brain.size else (0.0, 1.0)
+        volume[..., channel] = np.clip((values - mean) / max(deviation, 1e-3), -5, 5)
+    return volume
+
+
+def _read(path: Path, mode: str, digest: "hashlib._Hash") -> np.ndarray:
+    """(128, 128) or (128, 128, 3) uint8: means of squares of pixels."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        digest.update(path.read_bytes())
+        with Image.open(path) as image:
+            small = image.convert(mode).resize((SIZE, SIZE), Image.Resampling.BOX)
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise labkit.DataError(f"{path}: truncated or unreadable ({error})") from error
+    return np.asarray(small)
