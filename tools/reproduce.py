@@ -71,6 +71,13 @@ EXPERIMENTS = {
         Experiment(CLASSIFY, "cnn", ("--model", "cnn"), (0, 1, 2), EXAMINE),
         Experiment(CLASSIFY, "resnet_plain", ("--model", "resnet-plain"), (0, 1, 2), EXAMINE),
         Experiment(CLASSIFY, "resnet", ("--model", "resnet"), (0, 1, 2), EXAMINE),
+        Experiment(
+            CLASSIFY,
+            "resnet_falling",
+            ("--model", "resnet", "--rate", "falling"),
+            (0, 1, 2),
+            EXAMINE,
+        ),
         Experiment(CLASSIFY, "fast_resnet", (), (0, 1, 2), EXAMINE),
         Experiment(CLASSIFY, "fast_resnet_long", ("--budget", "long"), (0,), EXAMINE),
         Experiment(CLASSIFY, "fast_resnet_record", ("--budget", "record"), (0,), EXAMINE),

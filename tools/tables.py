@@ -14,7 +14,7 @@ from statistics import fmean
 import labkit
 from labkit.datasets import ORIGINS
 from labkit.machine import ROOT
-from labkit.results import read
+from labkit.results import FOLDER, read
 from tp2_improvement.evidence import mean_interval
 
 QUOTE = re.compile(
@@ -105,6 +105,104 @@ def tp1_pictures() -> str:
         way = name.removeprefix("accuracy_").replace("_", " ")
         rows.append([way, spread(value, 100, 1)])
     return table(["way", "test %"], rows)
+
+
+TP3 = {
+    "cnn": "hand-out's CNN",
+    "resnet_plain": "hand-out's Mini-ResNet, no batch normalisation",
+    "resnet": "the same with batch normalisation",
+    "resnet_falling": "the same with a falling learning rate",
+    "fast_resnet": "`fast-resnet`",
+    "fast_resnet_long": "`fast-resnet --budget long`",
+    "fast_resnet_record": "`fast-resnet --budget record`",
+}
+
+
+def tp3_results() -> dict[str, dict]:
+    """The stored trainings of TP3, by variant."""
+    name = "tp3_cnn_resnet.cnn_classification.{}"
+    return {
+        variant: read(name.format(variant))
+        for variant in TP3
+        if (FOLDER / f"{name.format(variant)}.json").exists()
+    }
+
+
+def tp3_accuracy() -> str:
+    """Accuracies of TP3's networks and their floors, in percent, with what they cost."""
+    found = tp3_results()
+    floors = {name: v for content in found.values() for name, v in content["floors"].items()}
+    rows = [
+        [f"floor: {name}", "", f"{100 * value:.2f}", "", "", "", "", ""]
+        for name, value in sorted(floors.items(), key=lambda floor: floor[1])
+    ]
+    for variant, content in found.items():
+        metrics = content["metrics"]
+        last = metrics.get("test_accuracy_last_epoch")
+        rows.append(
+            [
+                TP3[variant],
+                f"{metrics['parameters']['mean']:,.0f}",
+                f"**{spread(metrics['test_accuracy'], 100)}**",
+                spread(metrics["test_accuracy_mirrored"], 100),
+                spread(last, 100) if last else "",
+                spread(metrics["validation_accuracy"], 100),
+                f"{metrics['training_petaflop']['mean']:.3f}",
+                spread(content["train_seconds"], digits=0),
+            ]
+        )
+    header = ["network", "parameters", "test %", "test %, mirror images averaged"]
+    header += ["test %, last epoch", "validation %", "PFLOP", "seconds"]
+    return table(header, rows)
+
+
+def tp3_settling() -> str:
+    """For each Mini-ResNet, the late epoch in which its moving averages misled most."""
+    columns = {
+        "unsettled_epoch": (1, 0),
+        "unsettled_validation_accuracy": (100, 2),
+        "unsettled_validation_accuracy_settled": (100, 2),
+        "test_accuracy_last_epoch": (100, 2),
+        "test_accuracy": (100, 2),
+    }
+    rows = []
+    for rate, variant in (("constant", "resnet"), ("falling", "resnet_falling")):
+        content = read(f"tp3_cnn_resnet.cnn_classification.{variant}")
+        for index, seed in enumerate(content["seeds"]):
+            values = [content["metrics"][name]["values"][index] for name in columns]
+            shown = zip(values, columns.values(), strict=True)
+            figures = [f"{factor * value:.{digits}f}" for value, (factor, digits) in shown]
+            rows.append([rate, str(seed), *figures])
+    header = ["rate", "seed", "epoch", "validation %, moving averages", "validation %, settled"]
+    return table([*header, "test %, last epoch", "test %, best epoch"], rows)
+
+
+def tp3_examined() -> str:
+    """Accuracy of TP3's networks under corruptions."""
+    found = tp3_results()
+    names = [name for name in found["cnn"]["metrics"] if name.startswith("accuracy_")]
+    rows = [
+        [label]
+        + [spread(content["metrics"][name], 100, 1) for content in found.values()]
+        for name, label in [
+            ("accuracy_intact", "intact"),
+            *((n, n.removeprefix("accuracy_").replace("_", " ")) for n in names
+              if n != "accuracy_intact"),
+            ("mean_corruption_accuracy", "mean over corruptions"),
+        ]
+    ]  # fmt: skip
+    return table(["test % on 2,000 pictures", *(TP3[variant] for variant in found)], rows)
+
+
+def tp3_race() -> str:
+    """The race to the final accuracy of the hand-out's CNN."""
+    content = read("bench.cifar_time_to_accuracy")
+    rows = [
+        [recipe["label"], spread(recipe["seconds"], digits=0), spread(recipe["test_accuracy"], 100)]
+        for recipe in content["recipes"].values()
+    ]
+    rows.append(["times as fast", spread(content["ratio_fast_over_plain"], digits=1), ""])
+    return table(["recipe", "seconds", "test % then"], rows)
 
 
 def time_to_accuracy() -> str:
@@ -243,6 +341,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "tp1_pictures": tp1_pictures,
     "time_to_accuracy": time_to_accuracy,
     "api_load": api_load,
+    "tp3_accuracy": tp3_accuracy,
+    "tp3_settling": tp3_settling,
+    "tp3_examined": tp3_examined,
+    "tp3_race": tp3_race,
     "data_licences": data_licences,
     **{f"tp2_{name}": partial(tp2_table, name) for name in TP2},
     **{f"tp2_{name}_findings": partial(tp2_findings, name) for name in TP2},

@@ -3,6 +3,7 @@
     python tp3_cnn_resnet/cnn_classification.py --model cnn            # the hand-out's CNN
     python tp3_cnn_resnet/cnn_classification.py --model resnet-plain   # its Mini-ResNet
     python tp3_cnn_resnet/cnn_classification.py --model resnet         # with batch normalisation
+    python tp3_cnn_resnet/cnn_classification.py --model resnet --rate falling
     python tp3_cnn_resnet/cnn_classification.py                        # fast-resnet
     python tp3_cnn_resnet/cnn_classification.py --budget long          # the same for longer
     python tp3_cnn_resnet/cnn_classification.py --budget record        # a wider one, much longer
@@ -47,6 +48,9 @@ class Config:
     """The hand-out's CNN, its Mini-ResNet without and with batch normalisation, the fast recipe."""
     budget: Literal["default", "long", "record"] = "default"
     """How much time fast-resnet may take; the other models have one budget."""
+    rate: Literal["constant", "falling"] = "constant"
+    """Adam's learning rate in the hand-out's models: its default all the time, or a half cosine
+    from there to almost nothing. fast-resnet has its own."""
     epochs: int | None = None
     """Passes over the training pictures, 1 or more; the model's own number if not given."""
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
@@ -68,6 +72,8 @@ class Config:
             raise ValueError(f"--seed must be 0 or more, got {self.seed}")
         if self.budget != "default" and self.model != "fast-resnet":
             raise ValueError(f"--budget {self.budget} is for fast-resnet, not for {self.model}")
+        if self.rate != "constant" and self.model == "fast-resnet":
+            raise ValueError(f"--rate {self.rate} is for the hand-out's models, not fast-resnet")
 
 
 # --- Data ----------------------------------------------------------------------------------------
@@ -136,7 +142,16 @@ def train_as_handed_out(
         some = to_input(training.images[: normalisation.SETTLING_PICTURES])
         twin = build_resnet(momentum=0.0)
         callbacks.insert(0, normalisation.SettledAccuracy(twin, some, validated))
-    model.compile("adam", loss="categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    rate = 0.001  # Adam's default
+    if config.rate == "falling":
+        steps = config.epochs * -(-len(training.images) // BATCH_SIZE)
+        rate = keras.optimizers.schedules.CosineDecay(rate, steps, alpha=0.01)
+    model.compile(
+        keras.optimizers.Adam(rate),
+        loss="categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
     model.fit(
         batches.Batches(
             training.images, training.one_hot, BATCH_SIZE, config.seed, run.first_epoch,
@@ -251,6 +266,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     }[config.model]
     is_fast = config.model == "fast-resnet"
     epochs, optimizer = (recipe.epochs, "muon") if is_fast else (EPOCHS, "adam")
+    if config.rate == "falling":
+        optimizer += "_falling"
     precision = "float32" if config.model == "cnn" else labkit.fast_precision()
     config = replace(
         config,
