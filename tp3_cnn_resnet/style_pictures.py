@@ -29,10 +29,10 @@ def read_picture(path: Path, field: str) -> Image.Image:
     try:
         with warnings.catch_warnings():  # Pillow's own limits, as this script's error
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(path)
-            if math.prod(picture.size) > LARGEST_FILE:
-                raise Image.DecompressionBombError(f"{picture.width}x{picture.height}")
-            picture = ImageOps.exif_transpose(picture)  # reads the pixels
+            with path.open("rb") as file, Image.open(file) as opened:
+                if math.prod(opened.size) > LARGEST_FILE:
+                    raise Image.DecompressionBombError(f"{opened.width}x{opened.height}")
+                picture = ImageOps.exif_transpose(opened)  # reads the pixels
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         fail(f"--{field} {path} is larger than {LARGEST_FILE // 10**6} million pixels: {error}")
     except (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error) as error:
