@@ -257,7 +257,7 @@ def test_where_the_averages_misled_most():
         (["--epochs", "0"], "--epochs must be 1 or more, got 0"),
         (["--seed", "-1"], "--seed must be 0 or more, got -1"),
         (["--model", "cnn", "--budget", "long"], "--budget long is for fast-resnet, not for cnn"),
-        (["--rate", "falling"], "--rate falling is for the hand-out's models, not fast-resnet"),
+        (["--rate", "falling"], "--rate falling is not for fast-resnet"),
     ],
 )
 def test_impossible_settings_are_one_message(arguments, message, capsys):

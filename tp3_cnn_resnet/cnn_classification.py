@@ -73,7 +73,7 @@ class Config:
         if self.budget != "default" and self.model != "fast-resnet":
             raise ValueError(f"--budget {self.budget} is for fast-resnet, not for {self.model}")
         if self.rate != "constant" and self.model == "fast-resnet":
-            raise ValueError(f"--rate {self.rate} is for the hand-out's models, not fast-resnet")
+            raise ValueError(f"--rate {self.rate} is not for fast-resnet")
 
 
 # --- Data ----------------------------------------------------------------------------------------
