@@ -177,24 +177,23 @@ def floors(validation: Scenes, test: Scenes) -> dict[str, float]:
 
 
 def comparison_figure(test: Scenes, predicted: np.ndarray, count: int = 6) -> "figures.Figure":
-    """The first test pictures: picture, truth, and both answers with wrong pixels in red."""
+    """The first test pictures: picture, truth, both answers; the true outlines are in black."""
     palette = np.array([(235, 235, 235), (0, 114, 178), (230, 159, 0), (0, 158, 115)], np.uint8)
+    labels = ("picture", "truth", *(name.replace("_", " ") for name in NETWORKS))
     figure, axes = figures.subplots(4, count, size=(1.7 * count, 7.2))
     for column in range(count):
         truth = test.masks[column]
-        rows = [test.images[column], palette[truth]]
-        for index in range(len(NETWORKS)):
-            answer = predicted[column, ..., index]
-            wrong = (answer != truth)[..., None]
-            rows.append(np.where(wrong, np.uint8((213, 0, 0)), palette[answer]))
-        for axis, shown in zip(axes[:, column], rows, strict=True):
-            axis.imshow(shown)
+        answers = [palette[predicted[column, ..., index]] for index in range(len(NETWORKS))]
+        shown = (test.images[column], palette[truth], *answers)
+        for axis, picture in zip(axes[:, column], shown, strict=True):
+            axis.imshow(picture)
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
-    labels = ("picture", "truth", *(name.replace("_", " ") for name in NETWORKS))
+        for axis in axes[2:, column]:
+            axis.contour(truth > 0, levels=[0.5], colors="black", linewidths=1)
     for axis, label in zip(axes[:, 0], labels, strict=True):
         axis.set_ylabel(label)
-    figure.suptitle("Blue: disc, orange: square, green: triangle, red: wrong", fontsize=10)
+    figure.suptitle("Blue: disc, orange: square, green: triangle", fontsize=10)
     return figure
 
 
