@@ -10,6 +10,11 @@ SCRIPTS = [  # in the order of use; test_comparison runs TP2's other two
     "tp2_improvement.tp2_ex1_bias_variance",
     "tp2_improvement.tp2_ex2_regularization",
     "tp2_improvement.tp2_ex4_batchnorm",
+    "tp3_cnn_resnet.cnn_classification",
+    "tp3_cnn_resnet.evaluate",
+    "tp3_cnn_resnet.style_transfer",
+    "tp3_cnn_resnet.segmentation_demo",
+    "tp3_cnn_resnet.box_demo",
 ]
 
 

@@ -32,6 +32,8 @@ class Experiment:
     seeds: tuple[int, ...]
     then: str | None = None
     """Script that examines each finished run; its metrics join those of the training."""
+    data: str = "real"
+    """What the script is told of data: some pictures are generated, by design."""
     comparison: bool = False
     """The script runs all seeds itself, of several configurations; then it has no variant."""
 
@@ -43,6 +45,7 @@ class Experiment:
 
 TRAIN, EVALUATE = "tp1_mnist_api.train_model", "tp1_mnist_api.evaluate"
 CLASSIFY, EXAMINE = "tp3_cnn_resnet.cnn_classification", "tp3_cnn_resnet.evaluate"
+STYLE = "tp3_cnn_resnet.style_transfer"
 SHIPPED = str(machine.ROOT / "tp1_mnist_api" / "model" / "mnist.tflite")
 EXPERIMENTS = {
     "tp1": [
@@ -81,6 +84,10 @@ EXPERIMENTS = {
         Experiment(CLASSIFY, "fast_resnet", (), (0, 1, 2), EXAMINE),
         Experiment(CLASSIFY, "fast_resnet_long", ("--budget", "long"), (0,), EXAMINE),
         Experiment(CLASSIFY, "fast_resnet_record", ("--budget", "record"), (0,), EXAMINE),
+        Experiment(STYLE, "vgg19_distilled", (), (0, 1, 2)),
+        Experiment(STYLE, "cifar10_net", (), (0, 1, 2), data="sample"),
+        Experiment("tp3_cnn_resnet.segmentation_demo", "", (), (0, 1, 2), data="auto"),
+        Experiment("tp3_cnn_resnet.box_demo", "", (), (0, 1, 2), data="auto"),
     ],
 }
 
@@ -151,12 +158,12 @@ def reproduce(experiment: Experiment, progress: Iterable[int]) -> None:
     """Run all seeds of `experiment` and write its file."""
     runs = []
     for seed in progress:
-        arguments = [*experiment.arguments, "--seed", str(seed), "--data", "real"]
+        arguments = [*experiment.arguments, "--seed", str(seed), "--data", experiment.data]
         metrics = importlib.import_module(experiment.script).main([*arguments, "--resume"])
         state = labkit.find_run(experiment.script).state
         if experiment.then:
             examine = importlib.import_module(experiment.then).main
-            metrics = metrics | examine(["--run", state["run_id"], "--data", "real"])
+            metrics = metrics | examine(["--run", state["run_id"], "--data", experiment.data])
         runs.append(metrics)
     name = f"{experiment.script}.{experiment.variant}".removesuffix(".")
     results.write(name, collect(experiment, runs, state))

@@ -399,7 +399,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         small_content = resized(content, *result.shape[1:3])
         small_style = resized(style, *shape_at(style, config.size))
         metrics = examine(config, network, small_content, small_style, result)
-        metrics |= {"largest_rise": largest_rise(run.history), "transfer_seconds": seconds}
+        metrics |= {"largest_rise": largest_rise(run.history), "train_seconds": seconds}
         run.log_metrics(metrics)
         to_image(result).save(run.folder / "result.png")
         shown = (small_content, small_style, result)
