@@ -66,7 +66,7 @@ def corruption_figure(image: np.ndarray, seed: int) -> "figures.Figure":
     ]
     tiles = np.pad(rows, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
     count, columns, height, width, _ = tiles.shape
-    figure, axis = figures.subplots(size=(6.4, 0.88 * count + 0.5))
+    figure, axis = figures.subplots(size=(7.0, 0.88 * count + 0.5))
     axis.imshow(tiles.transpose(0, 2, 1, 3, 4).reshape(count * height, columns * width, 3))
     axis.set_yticks(height * (np.arange(count) + 0.5), labels=CORRUPTIONS)
     axis.set_xticks(width * (np.arange(columns) + 0.5), labels=["intact", *STRENGTHS])
