@@ -240,7 +240,7 @@ def test_the_shipped_network_says_what_it_is():
     arrays, about = style_features.read_npz(OWN)
     assert OWN.stat().st_size < 300_000
     assert about["data_source"].startswith("real:")
-    assert float(about["test_accuracy"]) > 0.5  # 0.1 is chance
+    assert float(about["test_accuracy"]) > 0.75  # 0.1 is chance
     assert style_features.convolutions(arrays)[-1] == "block4_conv1"
 
 
