@@ -41,6 +41,20 @@ def test_grad_cam_is_the_class_activation_map_behind_a_mean(activation):
     assert heat.shape == (5, 8, 8)
     np.testing.assert_allclose(heat, expected, atol=1e-5)
     assert expected.any()
+    each = grad_cam.hires_cam(model, images, classes, "maps")
+    np.testing.assert_allclose(each, expected, atol=1e-5)  # a mean's gradient is the same all over
+
+
+def test_hires_cam_behind_a_maximum_is_hot_at_the_maximum_alone():
+    inputs = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(1, 1, kernel_initializer="ones", name="maps")(inputs)
+    scores = keras.layers.Dense(2, kernel_initializer="ones", activation="softmax")(
+        keras.layers.GlobalMaxPooling2D()(maps)
+    )
+    image = np.random.default_rng(0).random((1, 8, 8, 3), np.float32)
+    heat = grad_cam.hires_cam(keras.Model(inputs, scores), image, np.array([0]), "maps")
+    sums = image.sum(axis=-1)
+    np.testing.assert_array_equal(heat, sums == sums.max())
 
 
 def test_grad_cam_is_hot_where_the_class_is_and_zero_for_the_other():

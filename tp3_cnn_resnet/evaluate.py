@@ -102,14 +102,14 @@ def cam_figures(
 ) -> dict[str, "figures.Figure"]:
     """Grad-CAM of the first right picture of each class, and of the errors (n,) by index.
 
-    Right ones are shown by the two deepest resolutions, errors for both classes in question.
+    Right ones also at the resolution before the deepest, errors for both classes in question.
     """
     predicted, labels = probabilities.argmax(axis=1), data.y_test.astype(int)
     layers = grad_cam.feature_layers(model, to_input(data.x_test[0]))
     (earlier, earlier_side), (deepest, side) = list(layers.items())[-2:]
 
-    def heats(index: np.ndarray, classes: np.ndarray, layer: str) -> np.ndarray:
-        return grad_cam.grad_cam(model, to_input(data.x_test[index]), classes, layer)
+    def heats(index: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        return grad_cam.grad_cam(model, to_input(data.x_test[index]), classes, deepest)
 
     found = {}
     right = np.flatnonzero(predicted == labels)
@@ -119,8 +119,10 @@ def cam_figures(
             data.x_test[first],
             [f"{names[labels[i]]}\n{probabilities[i].max():.0%}, #{i}" for i in first],
             {
-                f"deepest maps, {side}x{side}": heats(first, labels[first], deepest),
-                f"before, {earlier_side}x{earlier_side}": heats(first, labels[first], earlier),
+                f"Grad-CAM, {side}x{side}": heats(first, labels[first]),
+                f"HiResCAM, {earlier_side}x{earlier_side}": grad_cam.hires_cam(
+                    model, to_input(data.x_test[first]), labels[first], earlier
+                ),
             },
         )
     if len(errors):
@@ -128,8 +130,8 @@ def cam_figures(
             data.x_test[errors],
             [f"{names[labels[i]]}\nas {names[predicted[i]]}, #{i}" for i in errors],
             {
-                "for the answer": heats(errors, predicted[errors], deepest),
-                "for the truth": heats(errors, labels[errors], deepest),
+                "for the answer": heats(errors, predicted[errors]),
+                "for the truth": heats(errors, labels[errors]),
             },
         )
     return found

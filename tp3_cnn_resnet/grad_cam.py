@@ -23,6 +23,27 @@ def grad_cam(
     softmax grows with it, on average over all places; the weighted sum of channels, cut at zero,
     is the map. Each map is divided by its maximum; one that is zero everywhere stays so.
     """
+    maps, gradients = maps_and_gradients(model, images, classes, layer_name)
+    weights = gradients.mean(axis=(1, 2))  # (n, channels), equation 1
+    return to_heat(np.einsum("nhwc,nc->nhw", maps, weights))  # equation 2
+
+
+def hires_cam(
+    model: "keras.Model", images: np.ndarray, classes: np.ndarray, layer_name: str
+) -> np.ndarray:
+    """The same without the average over places: each value of a map with its own gradient.
+
+    HiResCAM (Draelos and Carin, arXiv 2011.08891, section 4). Behind maximum pooling only a few
+    places have a gradient at all, and Grad-CAM's average spreads it over the others.
+    """
+    maps, gradients = maps_and_gradients(model, images, classes, layer_name)
+    return to_heat((maps * gradients).sum(axis=-1))
+
+
+def maps_and_gradients(
+    model: "keras.Model", images: np.ndarray, classes: np.ndarray, layer_name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """A layer's maps (n, h, w, channels) and the gradient of each class's score to them."""
     inside = keras.Model(model.input, [model.get_layer(layer_name).output, class_scores(model)])
     # Gradients are the one thing that keras.ops leaves to the backend: this is TensorFlow's form.
     with tf.GradientTape() as tape:
@@ -30,8 +51,12 @@ def grad_cam(
         tape.watch(pictures)
         maps, scores = inside(pictures, training=False)  # (n, h, w, channels), (n, classes)
         wanted = tf.reduce_sum(tf.gather(scores, classes, batch_dims=1))
-    weights = tf.reduce_mean(tape.gradient(wanted, maps), axis=(1, 2))  # (n, channels), equation 1
-    heat = tf.nn.relu(tf.einsum("nhwc,nc->nhw", maps, weights)).numpy()  # equation 2
+    return maps.numpy(), tape.gradient(wanted, maps).numpy()
+
+
+def to_heat(evidence: np.ndarray) -> np.ndarray:
+    """`evidence` (n, h, w), cut at zero and divided by its maximum, picture by picture."""
+    heat = np.maximum(evidence, 0)
     highest = heat.max(axis=(1, 2), keepdims=True)
     return heat / np.where(highest > 0, highest, 1)
 
