@@ -205,6 +205,79 @@ def tp3_race() -> str:
     return table(["recipe", "seconds", "test % then"], rows)
 
 
+def tp3_style() -> str:
+    """Losses and similarity of style transfer with two feature networks."""
+    found = {
+        label: read(f"tp3_cnn_resnet.style_transfer.{variant}")
+        for variant, label in (
+            ("vgg19_distilled", "distilled VGG-19, ImageNet"),
+            ("cifar10_net", "our CIFAR-10 network"),
+        )
+    }
+    rows = []
+    for name, label, floor in (
+        ("style_loss", "style loss", "style_loss_of_content"),
+        ("content_loss", "content loss", "content_loss_of_style"),
+        ("ssim_content", "SSIM against the content", "ssim_of_style"),
+        ("difference_from_content", "mean absolute difference from the content", None),
+        ("difference_from_style", "mean absolute difference from the style", None),
+        ("largest_rise", "largest rise of the loss within a size", None),
+    ):
+        row = [label]
+        for content in found.values():
+            row.append(spread(content["metrics"][name], digits=3))
+            row.append(f"{content['floors'][floor]:.3f}" if floor else "")
+        rows.append(row)
+    seconds = [spread(content["train_seconds"], digits=0) for content in found.values()]
+    rows.append(["seconds", seconds[0], "", seconds[1], ""])
+    return table(["", *(cell for label in found for cell in (label, "the other picture"))], rows)
+
+
+def tp3_masks() -> str:
+    """The segmentation demonstration: two networks beside their floors."""
+    content = read("tp3_cnn_resnet.segmentation_demo")
+    metrics, floors = content["metrics"], content["floors"]
+    keys = ("iou", "pixel_accuracy", "border_accuracy", "shape_iou")
+    rows = [
+        ["floor: all ground", "", f"{floors['ground_pixel_accuracy']:.3f}", "", ""],
+        ["floor: colour threshold", "", "", "", f"{floors['colour_shape_iou']:.3f}"],
+        ["the truth at 6x6 pixels", f"{metrics['truth_at_6x6_iou']['mean']:.3f}", "", "", ""],
+    ]
+    for name in ("without_skip", "with_skip"):
+        figures = [spread(metrics[f"{key}_{name}"], digits=3) for key in keys]
+        rows.append([name.replace("_", " "), *figures])
+    header = ["", "IoU, mean of three shapes", "pixels right", "outlines right"]
+    return table([*header, "IoU, shape or ground"], rows)
+
+
+def tp3_boxes() -> str:
+    """The box demonstration: a detector beside its floors."""
+    content = read("tp3_cnn_resnet.box_demo")
+    metrics, floors = content["metrics"], content["floors"]
+    rows = [
+        [
+            label,
+            *(
+                f"{floors[f'{name}_{key}']:.3f}"
+                for key in ("box_ap", "ap", "iou", "boxes_a_picture")
+            ),
+        ]
+        for name, label in (
+            ("mean", "floor: mean box"),
+            ("colour", "floor: areas of another colour"),
+        )
+    ]
+    for prefix, label in (
+        ("unsuppressed_", "detector, all cells' boxes"),
+        ("", "detector, suppressed"),
+    ):
+        figures = [spread(metrics[f"{prefix}{key}"], digits=3) for key in ("box_ap", "ap", "iou")]
+        rows.append([label, *figures, spread(metrics[f"{prefix}boxes_a_picture"], digits=1)])
+    rows.append(["the truth", "", "", "", f"{metrics['true_boxes_a_picture']['mean']:.1f}"])
+    header = ["", "average precision of boxes", "of boxes with classes", "IoU of true boxes"]
+    return table([*header, "boxes a picture"], rows)
+
+
 def time_to_accuracy() -> str:
     """The race to 99 % test accuracy."""
     content = read("bench.mnist_time_to_accuracy")
@@ -345,6 +418,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "tp3_settling": tp3_settling,
     "tp3_examined": tp3_examined,
     "tp3_race": tp3_race,
+    "tp3_style": tp3_style,
+    "tp3_masks": tp3_masks,
+    "tp3_boxes": tp3_boxes,
     "data_licences": data_licences,
     **{f"tp2_{name}": partial(tp2_table, name) for name in TP2},
     **{f"tp2_{name}_findings": partial(tp2_findings, name) for name in TP2},
