@@ -195,7 +195,7 @@ def test_segmentation_learns_a_few_pictures_by_heart():
     labkit.prepare(0)
     scenes = few(4)
     model = segmentation_demo.build()
-    config = segmentation_demo.Config(epochs=40, smoke=True)
+    config = segmentation_demo.Config(epochs=80, smoke=True)
     segmentation_demo.train(model, config, scenes, scenes, silent_run())
     probabilities = model.predict(scenes.images.astype(np.float32) / 255, verbose=0)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
