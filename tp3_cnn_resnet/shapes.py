@@ -14,7 +14,7 @@ SIZE = 48
 CLASSES = ("disc", "square", "triangle")
 MOST = 3
 """Shapes in a picture, at most."""
-PARTS = {"train": 0, "validation": 1, "test": 2}
+PARTS = {"train": 0, "validation": 1, "test": 3}
 """Each part has a random generator of its own, whatever the seed of a training."""
 
 
