@@ -19,7 +19,7 @@ def write_tree(root: Path, patients: int = 8, slices: int = 3, ending: str = ".t
         folder = root / "kaggle_3m" / name
         folder.mkdir(parents=True)
         for index in range(8, 8 + slices):  # 8, 9, 10: sorted as text, 10 would come first
-            image = rng.integers(0, 20, (256, 256, 3), dtype=np.uint8)
+            image = rng.integers(0, 8, (256, 256, 3), dtype=np.uint8)
             image[60:200, 60:200] += np.uint8(100)
             image[100:140, 100:140, mri.FLAIR] = 100 + 10 * index
             mask = np.zeros((256, 256), np.uint8)

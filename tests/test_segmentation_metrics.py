@@ -342,6 +342,7 @@ def test_a_compiled_model_is_saved_and_loaded(tmp_path):
     chance, truth = random_masks(4, 128, 5)
     x, y = chance[..., None], truth[..., None].astype(np.float32)
     expected = model.evaluate(x, y, verbose=0, return_dict=True)
+    model.optimizer.build(model.trainable_variables)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     found = again.evaluate(x, y, verbose=0, return_dict=True)

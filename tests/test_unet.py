@@ -1,5 +1,6 @@
 """TP4's U-Net: the hand-out's numbers, learning by heart, augmentation, training and resuming."""
 
+import json
 from dataclasses import asdict
 
 import keras
@@ -8,7 +9,15 @@ import pytest
 
 import labkit
 from tests.test_mri import write_tree
-from tp4_unet_conv3d import augmentation, evaluate, losses, metrics, models, unet_segmentation
+from tp4_unet_conv3d import (
+    augmentation,
+    evaluate,
+    loss_comparison,
+    losses,
+    metrics,
+    models,
+    unet_segmentation,
+)
 from tp4_unet_conv3d.unet_segmentation import Config, Part, convergence, score
 
 
@@ -52,7 +61,7 @@ def test_operations_are_counted_by_hand():
 def test_it_learns_pictures_by_heart():
     labkit.prepare(0)
     rng = np.random.default_rng(0)
-    x = rng.random((8, 128, 128, 1), np.float32)
+    x = rng.random((4, 128, 128, 1), np.float32)
     y = np.zeros_like(x)
     for mask in y:  # squares that nothing in the noise gives away
         row, column = rng.integers(0, 80, 2)
@@ -62,7 +71,7 @@ def test_it_learns_pictures_by_heart():
     model.compile(
         keras.optimizers.Adam(0.01), loss=losses.CrossEntropyAndDice(), metrics=[metrics.Dice()]
     )
-    model.fit(x, y, batch_size=8, epochs=40, verbose=0)
+    model.fit(x, y, batch_size=4, epochs=40, verbose=0)
     assert model.evaluate(x, y, verbose=0, return_dict=True)["dice"] > 0.95
 
 
@@ -84,7 +93,7 @@ def test_masks_move_with_their_pictures(augment):
     assert moved.dtype == moved_masks.dtype == np.float32
     assert set(np.unique(moved_masks)) == {0, 1}
     agreement, _ = metrics.overlap(moved[..., 0] > 1, moved_masks[..., 0] > 0)
-    assert agreement.min() > 0.85
+    assert agreement.min() > 0.9
     assert sum(not np.array_equal(a, b) for a, b in zip(masks, moved_masks, strict=True)) > 10
     areas = moved_masks.sum(axis=(1, 2, 3))
     assert (abs(areas / 126 - 1) < 0.35).all()
@@ -149,23 +158,18 @@ def test_resumed_equals_uninterrupted(few, tmp_path, monkeypatch):
             assert resumed[name] == value, name
 
     # The saved model is what was tested, with its loss and metrics.
+    monkeypatch.setenv("LABKIT_HOME", str(run.folder.parents[2]))
     saved = keras.saving.load_model(run.folder / "model.keras")
     assert isinstance(saved.loss, losses.Tversky)
-    examined = evaluate.main(["--smoke", "--data", "sample"])
-    assert examined["floor_all_background"] == 0
-
-
-def test_evaluation_prints_the_trainings_figures(few):
-    trained = unet_segmentation.main(["--smoke", "--data", "sample"])
     examined = evaluate.main([])
     for name in ("dice", "dice_low", "iou", "boundary_f1", "objects_missed", "floor_threshold"):
-        assert examined[name] == trained[name], name
+        assert examined[name] == whole[name], name
     folder = labkit.find_run("tp4_unet_conv3d.evaluate").folder
     for figure in (
         "best_and_worst", "dice_distribution", "object_size", "dice_and_iou", "calibration",
     ):  # fmt: skip
         assert (folder / f"{figure}.png").stat().st_size > 10_000
-    assert all(isinstance(value, float) for value in (examined | trained).values())
+    assert all(isinstance(value, float) for value in (examined | whole).values())
     with pytest.raises(SystemExit, match="2"):
         evaluate.main(["--data", "real"])
 
@@ -173,12 +177,44 @@ def test_evaluation_prints_the_trainings_figures(few):
 def test_slices_in_the_official_layout(tmp_path, monkeypatch, capsys):
     write_tree(tmp_path, slices=3)
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
-    trained = unet_segmentation.main(["--smoke", "--data", "real", "--channels", "all"])
+    unet_segmentation.main(["--smoke", "--data", "real", "--channels", "all"])
     assert "mean over patients" in capsys.readouterr().out
-    assert evaluate.main(["--smoke"])["dice"] == trained["dice"]
     with pytest.raises(SystemExit, match="2"):
         evaluate.main(["--data", "sample"])
     assert "trained on real" in capsys.readouterr().err
+
+
+def test_losses_are_compared_on_the_same_terms(monkeypatch):
+    metrics = loss_comparison.main(["--smoke", "--ray-address", "off"])
+    run = labkit.find_run("tp4_unet_conv3d.loss_comparison")
+    report = (run.folder / "report.md").read_text()
+    compared = json.loads((run.folder / "comparison.json").read_text())
+    assert compared["seeds"] == [0]
+    for loss in ("bce", "dice"):
+        values = compared["series"][f"{loss}/dice"]
+        assert len(values) == 1
+        assert metrics[f"{loss}/dice"] == pytest.approx(np.mean(values))
+        assert f"{loss}: 0 of 1 trainings reach" in report
+        assert f"| {loss} | " in report
+    assert metrics["floor_all_background"] == 0
+    # A finished comparison is shown again, not repeated.
+    monkeypatch.setattr(loss_comparison, "run_trial", None)
+    again = loss_comparison.main(["--smoke", "--ray-address", "off", "--resume"])
+    assert again == metrics
+
+
+def test_losses_that_differ_are_told_from_those_that_do_not():
+    samples = {"bce": (0.5, 0.52, 0.51), "dice": (0.7, 0.71, 0.73), "focal": (0.4, 0.6, 0.5)}
+    outcomes = [
+        {"loss": loss, "seed": seed, "metrics": {"dice": value, "validation_dice": value}}
+        for loss, sample in samples.items()
+        for seed, value in enumerate(sample)
+    ]
+    outcomes[0]["metrics"]["epochs_to_dice_0.8"] = 4.0
+    found = loss_comparison.conclusions(outcomes)
+    assert found[0].startswith("bce: 1 of 3 trainings reach validation Dice 0.8, after 4.0 epochs")
+    assert any(sentence.startswith("Dice: dice is above bce, +0.203 [") for sentence in found)
+    assert any("focal and bce can't be told apart" in sentence for sentence in found)
 
 
 def test_convergence_is_the_first_epoch_above_the_target():

@@ -123,6 +123,10 @@ def size_figure(found) -> "figures.Figure":
         areas, shrunk_dice(areas), color="0.4", label="a disc, one pixel too small all around"
     )
     axis.set(xscale="log", xlabel="area of the object (pixels)", ylabel="its Dice")
+    ticks = [tick for tick in (5, 10, 25, 50, 100, 200, 400, 800, 1600) if tick <= areas[-1] * 1.3]
+    axis.set_xticks([tick for tick in ticks if tick >= areas[0] * 0.7])
+    axis.xaxis.set_major_formatter("{x:.0f}")
+    axis.tick_params(axis="x", which="minor", labelbottom=False)
     axis.set(title="Each object", ylim=(-0.03, 1.03))
     axis.legend(fontsize=8, loc="lower right")
     names, shares, counts = [], [], []
@@ -134,7 +138,8 @@ def size_figure(found) -> "figures.Figure":
             counts.append(f"{missed[chosen].sum()} of {chosen.sum()}")
     bars = right.bar(names, shares, color="C1")
     right.bar_label(bars, counts, fontsize=8, padding=2)
-    right.set(xlabel="area (pixels)", ylabel="share", title="Missed objects", ylim=(0, 1))
+    right.set(xlabel="area (pixels)", ylabel="share", title="Missed objects")
+    right.set_ylim(0, max(0.05, 1.25 * max(shares)))
     return figure
 
 
@@ -180,7 +185,13 @@ def averages_figure(found) -> "figures.Figure":
     rows = averages_by_size(found)
     places = np.arange(len(rows))
     for shift, key, name in ((-0.2, "dice", "mean Dice"), (0.2, "iou", "mean IoU")):
-        right.bar(places + shift, [row[key] for row in rows], 0.38, label=name)
+        bars = right.bar(places + shift, [row[key] for row in rows], 0.38, label=name)
+        right.bar_label(bars, fmt="%.3f", fontsize=7, label_type="center", color="white")
+    for place, row in zip(places, rows, strict=True):
+        gap = row["dice_of_mean_iou"] - row["dice"]
+        right.text(
+            place - 0.2, row["dice_of_mean_iou"] + 0.02, f"+{gap:.3f}", ha="center", fontsize=8
+        )
     right.plot(
         places - 0.2, [row["dice_of_mean_iou"] for row in rows], "_", markersize=18,
         color="black", label="Dice computed from the mean IoU",

@@ -64,7 +64,9 @@ def load(channels: str = "flair", most: int | None = None) -> tuple[dict[str, Sl
         fail(f"--data real: {error}\n{ADVICE}")
 
 
-def read(root: Path, channels: str = "flair", most: int | None = None):
+def read(
+    root: Path, channels: str = "flair", most: int | None = None
+) -> tuple[dict[str, Slices], str]:
     """As `load`, from `root`. Raises `DataError` naming the file that is damaged or missing."""
     found = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
     if not found:
@@ -72,10 +74,11 @@ def read(root: Path, channels: str = "flair", most: int | None = None):
     parts: dict[str, Slices] = {}
     digest = hashlib.sha256()
     for part, patients in split(root, sorted(found)).items():
-        series = [read_patient(found[patient], digest, channels) for patient in patients[:most]]
-        names = [name for name, (_, masks) in zip(patients, series, strict=False) for _ in masks]
+        patients = patients[:most]
+        series = [read_patient(found[patient], digest, channels) for patient in patients]
         images, masks = (np.concatenate(arrays) for arrays in zip(*series, strict=True))
-        parts[part] = Slices(images, masks, np.array(names))
+        names = np.repeat(patients, [len(slices) for slices, _ in series])
+        parts[part] = Slices(images, masks, names)
     return parts, f"real:{digest.hexdigest()[:8]}"
 
 

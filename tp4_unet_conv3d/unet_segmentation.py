@@ -57,7 +57,7 @@ class Config:
     loss: Literal["bce", "dice", "bce+dice", "tversky", "focal"] = "bce+dice"
     """See losses.py."""
     epochs: int | None = None
-    """Passes over the training pictures, 1 or more; if not given 12, on MRI 40."""
+    """Passes over the training pictures, 1 or more; if not given 12, on MRI 30."""
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     """Training arithmetic; auto: the machine's faster one."""
     seed: int = 0
@@ -137,7 +137,12 @@ def compile_model(
 
 
 def train(
-    model: "keras.Model", config: Config, training: Part, validation: Part, run: labkit.Run
+    model: "keras.Model",
+    config: Config,
+    training: Part,
+    validation: Part,
+    run: labkit.Run,
+    verbose: int | str = "auto",
 ) -> Path:
     """Fit `model`; return the file with the weights of the epoch with the best validation Dice."""
     real = config.data == "real"
@@ -171,9 +176,23 @@ def train(
             ),
             run.checkpoints(model),
         ],
-        verbose=2 if config.smoke else "auto",
+        verbose=verbose,
     )  # fmt: skip
     return best
+
+
+def restored(best: Path, config: Config, channels: int) -> "keras.Model":
+    """The weights in the file `best`, which is removed, in a float32 network.
+
+    So evaluation doesn't depend on the precision. It is compiled, so that `evaluate()` works on the
+    saved file; with plain SGD, which has no state to save.
+    """
+    labkit.prepare(config.seed)
+    twin = build_unet(config.width, channels)
+    twin.load_weights(best)
+    best.unlink()
+    compile_model(twin, config.loss, "sgd")
+    return twin
 
 
 def convergence(history: dict[str, list[float]]) -> dict[str, float]:
@@ -193,13 +212,9 @@ def convergence(history: dict[str, list[float]]) -> dict[str, float]:
 # --- Evaluation ----------------------------------------------------------------------------------
 
 
-def probabilities_of(model: "keras.Model", inputs: np.ndarray, mirrored: bool = False):
-    """(n, 128, 128) probabilities; `mirrored`: the mean with those of the mirrored pictures."""
-    found = model.predict(inputs, batch_size=32, verbose=0)
-    if mirrored:
-        other = model.predict(inputs[:, :, ::-1], batch_size=32, verbose=0)
-        found = (found + other[:, :, ::-1]) / 2
-    return found[..., 0]
+def probabilities_of(model: "keras.Model", inputs: np.ndarray) -> np.ndarray:
+    """(n, 128, 128, channels) to (n, 128, 128) probabilities of the target."""
+    return model.predict(inputs, batch_size=32, verbose=0)[..., 0]
 
 
 def score(probabilities: np.ndarray, part: Part, threshold: float) -> dict[str, float]:
@@ -338,7 +353,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     parts, source = load(config)
     config = replace(
         config,
-        epochs=1 if config.smoke else config.epochs or (40 if real else 12),
+        epochs=1 if config.smoke else config.epochs or (30 if real else 12),
         width=min(4, config.width) if config.smoke else config.width,
         precision=labkit.fast_precision() if config.precision == "auto" else config.precision,
     )
@@ -349,18 +364,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         labkit.prepare(config.seed, config.precision)
         channels = parts["train"].inputs.shape[-1]
         model = build_unet(config.width, channels)
-        best = train(model, config, parts["train"], parts["validation"], run)
+        verbose = 2 if config.smoke else "auto"
+        best = train(model, config, parts["train"], parts["validation"], run, verbose)
         metrics = {"train_seconds": run.seconds, **convergence(run.history)}
         metrics["training_petaflop"] = (
             3 * forward_flops(model) * config.epochs * len(parts["train"].inputs) / 1e15
         )
 
-        # The best weights in a float32 twin: evaluation doesn't depend on the precision.
-        labkit.prepare(config.seed)
-        twin = build_unet(config.width, channels)
-        twin.load_weights(best)
-        compile_model(twin, config.loss, "adam")  # so that `evaluate()` works on the saved file
-        best.unlink()
+        twin = restored(best, config, channels)
         metrics["best_epoch"] = int(np.argmax(run.history["val_dice"])) + 1
         metrics["parameters"] = twin.count_params()
 
@@ -371,7 +382,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         metrics["validation_dice"] = score(answers, validation, threshold)["dice"]
         answers = probabilities_of(twin, test.inputs)  # the one time that test is looked at
         metrics |= score(answers, test, threshold)
-        both = probabilities_of(twin, test.inputs, mirrored=True) > threshold
+        mirrored = probabilities_of(twin, test.inputs[:, :, ::-1])[:, :, ::-1]
+        both = (answers + mirrored) / 2 > threshold
         metrics["dice_mirrored"] = np.nanmean(measures.overlap(both, test.masks, test.groups)[0])
         floor_dice, floor_masks = floors(parts)
         metrics |= floor_dice
