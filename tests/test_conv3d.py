@@ -233,6 +233,31 @@ def test_a_finished_comparison_is_shown_again_not_repeated(smoked, home, monkeyp
     assert "Nothing left to do" in capsys.readouterr().out
 
 
+def test_an_interrupted_comparison_goes_on_where_it_was(smoked, monkeypatch):
+    metrics, _ = smoked
+    score_once = conv3d_analysis.score
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(conv3d_analysis, "score", interrupted)
+        with pytest.raises(SystemExit, match="130"):
+            conv3d_analysis.main(["--smoke"])
+    fitted = []
+    monkeypatch.setattr(conv3d_analysis, "score", score_once)
+    monkeypatch.setattr(
+        conv3d_analysis.batches.Batches, "on_epoch_end", lambda batches: fitted.append(batches)
+    )
+    resumed = conv3d_analysis.main(["--smoke", "--resume"])
+    assert (
+        len(set(map(id, fitted))) == 1
+    )  # the second network; the first epoch of the other is kept
+    for name, value in metrics.items():
+        if not name.endswith("seconds"):
+            assert resumed[name] == value, name
+
+
 def test_organs_have_an_eleven_class_network(monkeypatch):
     monkeypatch.setattr(conv3d_analysis, "NETWORKS", ("conv3d",))
     arguments = ["--task", "organ", "--data", "sample", "--smoke", "--filters-start", "2"]

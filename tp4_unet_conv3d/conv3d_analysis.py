@@ -35,8 +35,10 @@ models = labkit.lazy("tp4_unet_conv3d.conv3d_models")
 
 EXPERIMENT, PARENT = "3D_Volumetric_Analysis", "Conv3D_Baseline"
 """The hand-out's names of the experiment and of the run."""
-NETWORKS = ("conv3d", "conv2plus1d", "channels", "slices", "middle")
+NETWORKS = ("conv3d", "slices", "middle", "channels", "conv2plus1d")
 BATCH_SIZE = 16
+BEST = "best.weights.h5"
+"""File of the weights with the lowest validation loss, in a training's folder."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,11 @@ class Config:
             raise ValueError("--file is for --task organ and nodule: helices are simulated")
 
 
-@dataclass(frozen=True)
-class Trial:
+@dataclass(frozen=True, kw_only=True)
+class Trial(Config):
     """One training of one network."""
 
     network: str
-    seed: int
-    config: Config
-    resume: bool
 
 
 # --- Data ----------------------------------------------------------------------------------------
@@ -151,16 +150,16 @@ def train(trial: Trial, data: Volumes, run: labkit.Run) -> "keras.Model":
     labkit.prepare(trial.seed)
     binary = len(data.classes) == 2
     build = models.BUILDERS[trial.network]
-    model = build(data.x_train.shape[1:], trial.config.filters_start, len(data.classes))
+    model = build(data.x_train.shape[1:], trial.filters_start, len(data.classes))
     loss = "binary_crossentropy" if binary else "categorical_crossentropy"
     model.compile("adam", loss, metrics=["accuracy"], jit_compile=False)
-    best = run.folder / "best.weights.h5"
+    best = run.folder / BEST
     before = min(run.history.get("val_loss", []), default=None)  # of a run that is resumed
     y = targets(data.y_train, data.classes)
     model.fit(
         batches.Batches(data.x_train, y, BATCH_SIZE, trial.seed, run.first_epoch, turned),
         validation_data=(to_input(data.x_validation), targets(data.y_validation, data.classes)),
-        epochs=1 if trial.config.smoke else trial.config.epochs,
+        epochs=1 if trial.smoke else trial.epochs,
         initial_epoch=run.first_epoch,
         shuffle=False,  # Batches shuffles, in an order that a resumed run repeats
         callbacks=[
@@ -172,7 +171,6 @@ def train(trial: Trial, data: Volumes, run: labkit.Run) -> "keras.Model":
         verbose=0,
     )
     model.load_weights(best)
-    best.unlink()
     return model
 
 
@@ -198,8 +196,7 @@ def score(model: "keras.Model", x: np.ndarray, y: np.ndarray) -> dict[str, float
 
 def run_trial(parent: str, trial: Trial) -> dict:
     """Train one network as a child run of `parent`, or find it finished; what it measured."""
-    config = trial.config
-    data = load(config.task, config.data, config.file, config.smoke)
+    data = load(trial.task, trial.data, trial.file, trial.smoke)
     name = f"{trial.network}-adam-crossentropy-s{trial.seed}"
     with labkit.start_run(__file__, trial, data.source, name, parent, "trial", EXPERIMENT) as run:
         if not run.is_finished:
@@ -211,8 +208,8 @@ def run_trial(parent: str, trial: Trial) -> dict:
                 found = score(model, x[:1000], y[:1000]) if part == "train" else score(model, x, y)
                 metrics |= {f"{part}_{key}": value for key, value in found.items()}
             run.log_metrics(metrics)
-            if trial.seed == config.seed:
-                model.save(run.folder / "model.keras")
+            model.save(run.folder / "model.keras")
+            (run.folder / BEST).unlink()  # not before: an interrupted evaluation needs it again
     return {"network": trial.network, "metrics": run.metrics, "history": run.history}
 
 
@@ -256,16 +253,21 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
         networks = ("conv3d", "slices") if config.smoke else NETWORKS
         seeds = range(config.seed, config.seed + (1 if config.smoke else config.seeds))
-        trials = [Trial(each, seed, config, config.resume) for each in networks for seed in seeds]
+        trials = [
+            Trial(**asdict(config) | {"network": network, "seed": seed, "seeds": 1})
+            for network in networks
+            for seed in seeds
+        ]
         outcomes = labkit.fan_out(partial(run_trial, run.mlflow_id), trials, label="networks")
         series: dict[str, list[float]] = {}
         for outcome in outcomes:
             for metric, value in outcome["metrics"].items():
                 series.setdefault(f"{outcome['network']}/{metric}", []).append(value)
 
-        if config.smoke:  # in this process, so without the peak of its memory
+        if config.smoke:
             small = Setting(filters=2, depth=8)
             rows = [asdict(small) | measure(small, repeats=1)]
+            rows[0].pop("peak_mb", None)  # this process has had a higher one before
         else:
             rows = measure_all(every_setting())
             run.save_figure("cost", cost_figure(rows))

@@ -141,7 +141,12 @@ def cost_table(rows: list[dict]) -> str:
 
 def cost_figure(rows: list[dict]) -> "figures.Figure":
     """Memory (top) and time (bottom) against each of the three dimensions."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     drawn, axes = figures.subplots(2, 3, size=(12, 6.6))
+    for row in axes:
+        for axis in row[1:]:
+            axis.sharey(row[0])
     base = asdict(Setting())
     labels = {
         "kernel": "edge of the kernels (voxels)",
@@ -172,7 +177,9 @@ def cost_figure(rows: list[dict]) -> "figures.Figure":
         duration.set(title=f"Time against {name}", ylabel="ms for a training step", xlabel=label)
         for axis in (memory, duration):
             axis.set(yscale="log", xticks=x)
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
             axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
             if name != "kernel":
                 axis.set_xscale("log", base=2)
                 axis.set_xticks(x, labels=map(str, x))
