@@ -96,8 +96,7 @@ def test_split_file(tree):
 def test_a_patient_is_normalised_without_looking_at_masks(tree):
     parts, _ = mri.load("all")
     for channel in range(3):
-        values = parts["test"].images[..., channel]
-        brain = values[values > -1.5]
+        brain = parts["test"].images[:, 30:100, 30:100, channel]
         assert abs(brain.mean()) < 0.1
         assert brain.std() == pytest.approx(1, abs=0.1)
     flat = mri.normalise(np.zeros((2, 4, 4, 1), np.uint8))
