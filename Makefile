@@ -1,7 +1,7 @@
 # One environment, a few commands. `make help` lists them.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint smoke ui serve image image-test reproduce tables clean
+.PHONY: help setup run test test-all lint smoke ui serve image image-test reproduce tables clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -38,6 +38,9 @@ run: $(INSTALLED) ## Train, evaluate, export, serve and ask the MNIST model once
 
 test: $(INSTALLED) ## All tests (the real-data ones too when LABKIT_DATA is set)
 	$(BIN)/python -m pytest
+
+test-all: $(INSTALLED) ## The slow tests too
+	$(BIN)/python -m pytest -m ''
 
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .

@@ -142,6 +142,7 @@ def test_the_slice_models_cannot_tell_a_volume_from_its_mirror_image():
     assert np.abs(volumes(x) - volumes(x[:, ::-1])).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_conv3d_learns_16_volumes_by_heart():
     labkit.prepare(0)
     x = np.stack([render(scene(seed))[8:20, 8:20, 8:20] for seed in range(16)])
@@ -161,6 +162,7 @@ def test_activations_are_counted_by_hand():
 # --- Cost ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_in_a_process_of_its_own():
     found = conv3d_cost.measure_apart(conv3d_cost.Setting(filters=8), repeats=1)
     assert found["parameters"] == 224 + 3_472 + 8_193
@@ -170,6 +172,7 @@ def test_a_step_is_measured_in_a_process_of_its_own():
         assert found["peak_mb"] > found["activation_mb"] / 2
 
 
+@pytest.mark.slow
 def test_every_setting_is_measured_once_and_drawn():
     settings = conv3d_cost.every_setting()
     assert len(settings) == len(set(settings)) == 3 * 3 + 1 + 1
@@ -196,6 +199,7 @@ def smoked(tmp_path_factory):
         yield metrics, labkit.find_run(SCRIPT)
 
 
+@pytest.mark.slow
 def test_the_handouts_names_are_tracked(smoked, home, monkeypatch):
     metrics, run = smoked
     monkeypatch.setenv("LABKIT_HOME", str(run.folder.parents[2]))
@@ -215,6 +219,7 @@ def test_the_handouts_names_are_tracked(smoked, home, monkeypatch):
     assert rebuilt.count_params() == 30_689
 
 
+@pytest.mark.slow
 def test_a_run_leaves_figures_report_and_comparison(smoked):
     metrics, run = smoked
     files = {path.name for path in run.folder.iterdir()}
@@ -226,6 +231,7 @@ def test_a_run_leaves_figures_report_and_comparison(smoked):
     assert "floor, majority" in (run.folder / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_finished_comparison_is_shown_again_not_repeated(smoked, home, monkeypatch, capsys):
     metrics, run = smoked
     monkeypatch.setenv("LABKIT_HOME", str(run.folder.parents[2]))
@@ -233,6 +239,7 @@ def test_a_finished_comparison_is_shown_again_not_repeated(smoked, home, monkeyp
     assert "Nothing left to do" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_goes_on_where_it_was(smoked, monkeypatch):
     metrics, _ = smoked
 
@@ -257,6 +264,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(smoked, monkeypatch):
             assert resumed[name] == value, name
 
 
+@pytest.mark.slow
 def test_organs_have_an_eleven_class_network(monkeypatch):
     monkeypatch.setattr(conv3d_analysis, "NETWORKS", ("conv3d",))
     arguments = ["--task", "organ", "--data", "sample", "--smoke", "--filters-start", "2"]

@@ -168,6 +168,7 @@ def vgg16_file(path, kernels):
             group[f"{name}_b_1:0"] = np.full(kernel.shape[-1], 0.01, np.float32)
 
 
+@pytest.mark.slow
 def test_vgg16_is_read_from_keras_own_file(tmp_path, capsys):
     widths, channels, kernels = (64, 128, 256, 512, 512), 3, {}
     for block, (width, depth) in enumerate(zip(widths, (2, 2, 3, 3, 3), strict=True), 1):
@@ -244,6 +245,7 @@ def test_the_shipped_network_says_what_it_is():
     assert style_features.convolutions(arrays)[-1] == "block4_conv1"
 
 
+@pytest.mark.slow
 def test_the_shipped_network_can_be_trained_again(home):
     metrics = style_features.main(["--smoke", "--data", "sample"])
     assert 0 <= metrics["test_accuracy"] <= 1
@@ -340,6 +342,7 @@ def test_plan_goes_from_coarse_to_fine_with_all_steps():
     assert [size for size, _ in style_transfer.plan((192, 256), 2)] == [128, 256]
 
 
+@pytest.mark.slow
 def test_the_sample_pictures_are_what_the_code_draws(tmp_path):
     draw.main(["--folder", str(tmp_path)])
     for name in ("content.jpg", "style.jpg"):
@@ -352,6 +355,7 @@ def test_the_sample_pictures_are_what_the_code_draws(tmp_path):
 # --- The whole -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_transfer_changes_the_picture_and_lowers_the_loss(tmp_path):
     panel = tmp_path / "panel.jpg"
     arguments = ["--data", "sample", "--size", "96", "--steps", "40", "--panel", str(panel)]

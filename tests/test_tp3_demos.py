@@ -191,6 +191,7 @@ def few(count: int) -> shapes.Scenes:
     return shapes.scenes("train", count)
 
 
+@pytest.mark.slow
 def test_segmentation_learns_a_few_pictures_by_heart():
     labkit.prepare(0)
     scenes = few(4)
@@ -203,6 +204,7 @@ def test_segmentation_learns_a_few_pictures_by_heart():
     assert segmentation_demo.examine(predicted, scenes.masks, "x")["iou_x"] > 0.8
 
 
+@pytest.mark.slow
 def test_detector_learns_a_few_pictures_by_heart():
     labkit.prepare(0)
     scenes = few(4)
@@ -222,6 +224,7 @@ def test_real_data_is_refused(script, capsys):
 
 
 @pytest.mark.parametrize("script", [segmentation_demo, box_demo])
+@pytest.mark.slow
 def test_a_finished_run_is_not_repeated(script):
     first = script.main(["--smoke", "--data", "sample"])
     assert script.main(["--smoke", "--data", "sample", "--resume"]) == first

@@ -58,6 +58,7 @@ def test_operations_are_counted_by_hand():
     assert models.forward_flops(models.build_unet(width)) == total
 
 
+@pytest.mark.slow
 def test_it_learns_pictures_by_heart():
     labkit.prepare(0)
     rng = np.random.default_rng(0)
@@ -129,6 +130,7 @@ def test_an_epoch_has_every_target_and_some_of_the_rest():
 # --- Training ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(few, tmp_path, monkeypatch):
     arguments = ["--epochs", "2", "--width", "2", "--precision", "float32", "--loss", "tversky"]
     whole = unet_segmentation.main(arguments)
@@ -174,6 +176,7 @@ def test_resumed_equals_uninterrupted(few, tmp_path, monkeypatch):
         evaluate.main(["--data", "real"])
 
 
+@pytest.mark.slow
 def test_slices_in_the_official_layout(tmp_path, monkeypatch, capsys):
     write_tree(tmp_path, slices=3)
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
@@ -184,6 +187,7 @@ def test_slices_in_the_official_layout(tmp_path, monkeypatch, capsys):
     assert "trained on real" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_losses_are_compared_on_the_same_terms(monkeypatch):
     metrics = loss_comparison.main(["--smoke", "--ray-address", "off"])
     run = labkit.find_run("tp4_unet_conv3d.loss_comparison")
