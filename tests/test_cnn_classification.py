@@ -203,7 +203,9 @@ def test_mirror_images_are_averaged(images):
     assert loss == pytest.approx(-np.log(mean[np.arange(60), part.labels]).mean(), rel=1e-4)
 
 
-@pytest.mark.parametrize("stop_after", [1, 2])  # on small pictures, on whole ones
+@pytest.mark.parametrize(  # on small pictures, on whole ones
+    "stop_after", [1, pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_resumed_equals_uninterrupted(images, tmp_path, monkeypatch, stop_after):
     monkeypatch.setitem(fast_resnet.RECIPES, "default", NARROW)
     arguments = ["--data", "sample", "--epochs", "3", "--precision", "float32"]
@@ -266,6 +268,7 @@ def test_impossible_settings_are_one_message(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_one_epoch_on_real_pictures(real_data):
     metrics = cnn_classification.main(["--model", "cnn", "--epochs", "1", "--data", "real"])

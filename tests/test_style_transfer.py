@@ -415,6 +415,7 @@ def test_help_loads_no_tensorflow(python):
     assert "loaded False False" in finished.stdout, finished.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.parametrize("index", [1, 2])
 def test_real_networks_fall_and_keep_the_content(index, real_data, home):

@@ -297,7 +297,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             metrics["best_epoch"] = int(np.argmax(run.history["val_accuracy"])) + 1
             metrics["test_accuracy_last_epoch"] = score(twin, test)[1]
             twin.load_weights(best)
-            best.unlink()
         if "val_accuracy_settled" in run.history:
             metrics |= unsettled(run.history)
             run.save_figure("settling", settling_figure(run.history))
@@ -322,6 +321,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         )
         run.save_text("report.md", report(config, metrics, data.source))
         twin.save(run.folder / "model.keras")
+        if best:
+            best.unlink()  # at the very end: a run interrupted before is resumed with it
     return show(run.metrics)
 
 
