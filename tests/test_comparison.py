@@ -150,8 +150,8 @@ def test_an_interrupted_comparison_goes_on_without_repeating_what_is_finished(ho
         time.sleep(0.1)
     for _ in range(10):
         process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):  # Python may lose one inside a destructor
-            output, _ = process.communicate(timeout=6)
+        with suppress(subprocess.TimeoutExpired):  # Python may lose one in a destructor
+            output, _ = process.communicate(timeout=25)
             break
     assert process.returncode == 130, output
     assert "Interrupted" in output
