@@ -7,8 +7,8 @@ import pytest
 SCRIPTS = [  # in the order of use; test_comparison runs TP2's other two
     "tp1_mnist_api.train_model",
     "tp1_mnist_api.evaluate",
-    "tp2_improvement.tp2_ex1_bias_variance",
-    "tp2_improvement.tp2_ex2_regularization",
+    pytest.param("tp2_improvement.tp2_ex1_bias_variance", marks=pytest.mark.slow),
+    pytest.param("tp2_improvement.tp2_ex2_regularization", marks=pytest.mark.slow),
     "tp2_improvement.tp2_ex4_batchnorm",
     "tp3_cnn_resnet.cnn_classification",
     "tp3_cnn_resnet.evaluate",
