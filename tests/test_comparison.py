@@ -131,6 +131,7 @@ def test_evaluate_finds_the_same_test_accuracies(compared, its_home):
         assert accuracy == series[name][0]
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_goes_on_without_repeating_what_is_finished(home):
     script = str(ROOT / "tp2_improvement" / "tp2_ex3_optimizers.py")
     command = [sys.executable, script, "--smoke", "--data", "sample"]
