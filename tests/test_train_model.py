@@ -145,6 +145,7 @@ def test_an_export_that_differs_is_refused(tmp_path, few, monkeypatch):
 
 
 @pytest.mark.realdata
+@pytest.mark.slow
 def test_one_epoch_on_real_mnist(real_data):
     metrics = train_model.main(["--model", "dense", "--epochs", "1", "--data", "real"])
     assert 0.95 < metrics["test_accuracy"] < 0.985
