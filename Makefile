@@ -36,10 +36,10 @@ run: $(INSTALLED) ## Train, evaluate, export, serve and ask the MNIST model once
 	$(BIN)/python tp1_mnist_api/evaluate.py
 	$(BIN)/python tools/first_run.py
 
-test: $(INSTALLED) ## All tests (the real-data ones too when LABKIT_DATA is set)
+test: $(INSTALLED) ## The tests (those on real data too when LABKIT_DATA is set), some 15 minutes
 	$(BIN)/python -m pytest
 
-test-all: $(INSTALLED) ## The slow tests too
+test-all: $(INSTALLED) ## These and the slow ones: whole trainings
 	$(BIN)/python -m pytest -m ''
 
 lint: $(INSTALLED) ## Check style and formatting

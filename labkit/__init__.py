@@ -5,7 +5,7 @@ A lab's script reads `config = labkit.parse(Config)`, `data = labkit.load_mnist(
 conclusion stay in the script. Importing this package loads neither TensorFlow nor MLflow.
 """
 
-from labkit.arguments import DataChoice, lazy, parse
+from labkit.arguments import DataChoice, at_least, lazy, parse
 from labkit.datasets import DataError, Images, load_cifar10, load_mnist
 from labkit.fan_out import fan_out
 from labkit.machine import fast_precision, home, prepare
@@ -16,6 +16,7 @@ __all__ = [
     "DataError",
     "Images",
     "Run",
+    "at_least",
     "fan_out",
     "fast_precision",
     "find_run",

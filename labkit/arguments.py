@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from types import ModuleType
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
 
@@ -41,6 +41,18 @@ def parse(config_class: type[ConfigType], argv: Sequence[str] | None = None) -> 
     if changed:
         print("Settings:", ", ".join(f"{name}={value}" for name, value in changed.items()))
     return config
+
+
+def at_least(config: Any, **limits: float) -> None:
+    """Refuse a field below its limit. Usage: `at_least(self, epochs=1)` in `__post_init__`.
+
+    A field that is None was not given and passes. Raises `ValueError` naming flag, limit, value.
+    """
+    for name, limit in limits.items():
+        value = getattr(config, name)
+        if value is not None and value < limit:
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{flag} must be {limit} or more, got {value}")
 
 
 def fail(message: str) -> None:

@@ -55,6 +55,11 @@ class Run:
         return self.folder / "checkpoint.npz"
 
     @property
+    def best_file(self) -> Path:
+        """Weights of the best epoch, see `keeps_best`; gone once the run is finished."""
+        return self.folder / "best.weights.h5"
+
+    @property
     def is_finished(self) -> bool:
         """True when `--resume` found nothing left to do. Usage: `if run.is_finished: return`."""
         return self.state["status"] == "FINISHED"
@@ -119,6 +124,26 @@ class Run:
 
         return EpochCheckpoint(self, model)
 
+    def keeps_best(self, monitor: str, mode: str) -> "keras.callbacks.Callback":
+        """Callback that writes `best_file` when `monitor` is at its best, also over a resumed run.
+
+        Usage: `callbacks=[run.keeps_best("val_loss", "min"), run.checkpoints(model)]`, in this
+        order: an epoch counts as done only when its weights are kept. Then
+        `model.load_weights(run.best_file)`.
+        """
+        import keras
+
+        before = self.history.get(monitor)
+        best = None if before is None else {"min": min, "max": max}[mode](before)
+        return keras.callbacks.ModelCheckpoint(
+            self.best_file,
+            monitor=monitor,
+            mode=mode,
+            save_best_only=True,
+            save_weights_only=True,
+            initial_value_threshold=best,
+        )
+
     def track(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call MLflow code that may fail. Usage: `run.track(mlflow.set_tag, "note", "retry")`.
 
@@ -182,7 +207,8 @@ class Run:
         self.state |= {"status": status, "seconds": seconds, "history": self.history}
         self._write_state()
         if status == "FINISHED":
-            self.checkpoint_file.unlink(missing_ok=True)
+            for file in (self.checkpoint_file, self.best_file):
+                file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -355,8 +381,9 @@ def _begin_mlflow_run(run: Run, parent: str, experiment: str) -> None:
 def _end_mlflow_run(run: Run, status: str) -> None:
     import mlflow
 
+    private = ("lock", "state.json", run.checkpoint_file.name, run.best_file.name)
     for path in sorted(run.folder.iterdir()):
-        if path.is_file() and path.name not in ("lock", "checkpoint.npz", "state.json"):
+        if path.is_file() and path.name not in private:
             mlflow.log_artifact(str(path))
     mlflow.log_metric("seconds", run.seconds)
     mlflow.end_run(status)

@@ -1,8 +1,10 @@
 """Command lines: quick help, one clear message for a mistake."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from labkit import parse
+from labkit import at_least, parse
 from tp1_mnist_api.train_model import Config
 
 LAB = "tp1_mnist_api"
@@ -42,3 +44,9 @@ def test_mistake_is_one_message_and_exit_code_2(argument, words, capsys):
 def test_settings_that_differ_from_the_defaults_are_printed(capsys):
     assert parse(Config, ["--seed", "3"]).seed == 3
     assert capsys.readouterr().out == "Settings: seed=3\n"
+
+
+def test_the_limit_itself_and_what_was_not_given_pass():
+    at_least(SimpleNamespace(epochs=None, seed=0, style_weight=0.5), epochs=1, seed=0)
+    with pytest.raises(ValueError, match=r"--style-weight must be 1 or more, got 0\.5"):
+        at_least(SimpleNamespace(style_weight=0.5), style_weight=1)

@@ -91,6 +91,12 @@ def test_split_file(tree):
     (tree / "split.csv").write_text("\n".join(["patient,split", *rows[1:]]))
     with pytest.raises(labkit.DataError, match=f"{names[0]} is in no part"):
         mri.read(tree)
+    (tree / "split.csv").write_text("\n".join(["patient,split", f"{names[0]},training"]))
+    with pytest.raises(labkit.DataError, match=r"line 2: patient .*, split training"):
+        mri.read(tree)
+    (tree / "split.csv").write_text("\n".join(["name,part", *rows]))
+    with pytest.raises(labkit.DataError, match="columns patient and split are needed"):
+        mri.read(tree)
 
 
 def test_a_patient_is_normalised_without_looking_at_masks(tree):
@@ -126,6 +132,10 @@ def test_damage_is_named(tree, capsys):
     assert "truncated or unreadable" in message
     victim.unlink()
     with pytest.raises(labkit.DataError, match="there is no slice"):
+        mri.read(tree)
+    mask = victim.with_name(f"{victim.stem}_mask.tif")
+    mask.rename(victim.with_name("ninth_mask.tif"))
+    with pytest.raises(labkit.DataError, match="not named"):
         mri.read(tree)
     shutil.rmtree(folder)
     folder.mkdir()

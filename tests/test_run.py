@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,42 @@ def test_interrupt_keeps_partial_results_and_marks_the_run_killed(home):
     assert (folder / "checkpoint.npz").exists()
     tracking.open_store("tp1_mnist_api")
     assert list(mlflow.search_runs()["status"]) == ["KILLED"]
+
+
+def test_the_best_weights_are_those_of_all_parts_and_go_when_the_run_is_finished(home):
+    import keras
+
+    x, y = np.ones((8, 1), np.float32), np.zeros(8, np.float32)
+
+    def train(run: labkit.Run, epochs: int) -> keras.Model:
+        """A single weight that moves from 1 through 0 to -1 in steps of 1/2."""
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        model.set_weights([np.ones((1, 1), np.float32)])
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+        move = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: model.set_weights([np.full((1, 1), 1 - epoch / 2)])
+        )
+        callbacks = [move, run.keeps_best("val_loss", "min"), run.checkpoints(model)]
+        model.fit(
+            x, y, epochs=epochs, initial_epoch=run.first_epoch, validation_data=(x, y),
+            callbacks=callbacks, verbose=0,
+        )  # fmt: skip
+        return model
+
+    with suppress(SystemExit), labkit.start_run(__file__, Config(), "real", "a-b-c") as run:
+        train(run, 3)  # the last epoch is the best one, with the weight at 0
+        raise KeyboardInterrupt
+    assert run.best_file.exists()
+    with labkit.start_run(__file__, Config(resume=True), "real", "a-b-c") as again:
+        assert again.folder == run.folder
+        model = train(again, 5)
+        model.load_weights(again.best_file)
+        assert model.get_weights()[0].item() == 0
+        assert again.best_file.exists()
+    assert not again.best_file.exists()
+    tracking.open_store(Path(__file__).parent.name)
+    kept = mlflow.MlflowClient().list_artifacts(again.state["run_id"])
+    assert not [file.path for file in kept if "weights" in file.path]
 
 
 def test_a_part_without_checkpoint_begins_anew_and_prints_nothing(home, capsys):

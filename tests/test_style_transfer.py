@@ -10,6 +10,7 @@ from scipy.signal import correlate
 import labkit
 from tests.conftest import NOWHERE
 from tp3_cnn_resnet import style_features, style_pictures, style_transfer
+from tp3_cnn_resnet.augmentation import mirrored_and_moved
 from tp3_cnn_resnet.pictures import draw
 
 OWN = style_features.OWN_WEIGHTS
@@ -261,7 +262,7 @@ def test_augmented_pictures_are_shifted_or_mirrored_originals():
     image = rng.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
     inner = {bytes(image[0, 8, 8]), bytes(image[0, 20, 15])}  # stay inside at any shift
     for _ in range(5):
-        changed = np.rint(style_features.augment(image, rng) * 255).astype(np.uint8)
+        changed = np.rint(mirrored_and_moved(image, rng) * 255).astype(np.uint8)
         assert changed.shape == image.shape
         assert inner <= {bytes(pixel) for pixel in changed.reshape(-1, 3)}
 
@@ -327,7 +328,7 @@ def test_bad_pictures_are_one_line(tmp_path, noisy, capsys, monkeypatch):
 @pytest.mark.parametrize(
     "arguments",
     ["--size 31", "--size 1025", "--steps 0", "--style-weight nan", "--tv-weight -1", "--seed -1",
-     "--panel a.gif", "--weights nofile.npz"],
+     "--panel a.gif", "--panel nowhere/a.png", "--weights nofile.npz"],
 )  # fmt: skip
 def test_impossible_settings_name_the_flag(arguments, capsys):
     printed = fails(capsys, *arguments.split(), "--data", "sample")

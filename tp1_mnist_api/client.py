@@ -48,8 +48,7 @@ class Config:
             raise ValueError("give either a picture file or --test-image")
         if self.timeout <= 0:
             raise ValueError(f"--timeout must be above 0, got {self.timeout}")
-        if self.retries < 0:
-            raise ValueError(f"--retries must be 0 or more, got {self.retries}")
+        labkit.at_least(self, retries=0)
 
 
 def patient_session(retries: int) -> requests.Session:

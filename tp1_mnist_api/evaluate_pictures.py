@@ -48,8 +48,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        if self.images < 1:
-            raise ValueError(f"--images must be 1 or more, got {self.images}")
+        labkit.at_least(self, images=1)
 
 
 # --- Drawing --------------------------------------------------------------------------------------

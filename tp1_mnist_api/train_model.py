@@ -63,10 +63,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"--epochs must be 1 or more, got {self.epochs}")
-        if self.seed < 0:
-            raise ValueError(f"--seed must be 0 or more, got {self.seed}")
+        labkit.at_least(self, epochs=1, seed=0)
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        for name, least in (("epochs", 1), ("seeds", 2), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be {least} or more, got {getattr(self, name)}")
+        labkit.at_least(self, epochs=1, seeds=2, seed=0)
         if self.seed + self.seeds > SWEEP_SEED:
             total = self.seed + self.seeds
             raise ValueError(f"--seed + --seeds must be {SWEEP_SEED} or less, got {total}")

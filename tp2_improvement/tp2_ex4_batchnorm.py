@@ -65,8 +65,7 @@ class Config(Settings):
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
         super().__post_init__()
-        if self.rounds < 1:
-            raise ValueError(f"--rounds must be 1 or more, got {self.rounds}")
+        labkit.at_least(self, rounds=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ import labkit
 from labkit import figures
 from tp3_cnn_resnet.boxes import Detections, average_precision, mean_iou, suppress
 from tp3_cnn_resnet.models import to_input
-from tp3_cnn_resnet.shapes import CLASSES, MOST, SIZE, Scenes, scenes
+from tp3_cnn_resnet.shapes import CLASSES, MOST, SIZE, Scenes, colour_distance, scenes
 
 keras = labkit.lazy("keras")
 batches = labkit.lazy("labkit.batches")
@@ -50,10 +50,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        if self.epochs < 1:
-            raise ValueError(f"--epochs must be 1 or more, got {self.epochs}")
-        if self.seed < 0:
-            raise ValueError(f"--seed must be 0 or more, got {self.seed}")
+        labkit.at_least(self, epochs=1, seed=0)
         if self.data == "real":
             raise ValueError("--data real: these pictures are generated, there is no real set")
 
@@ -171,8 +168,7 @@ def mean_box(training: Scenes, count: int) -> list[Detections]:
 def colour_boxes(data: Scenes, threshold: float) -> list[Detections]:
     """A floor: extents of connected areas far from the median colour, the largest first."""
     found = []
-    for image in data.images.astype(np.float32):
-        distance = np.linalg.norm(image - np.median(image, axis=(0, 1)), axis=-1)
+    for distance in colour_distance(data.images):
         areas, _ = ndimage.label(ndimage.median_filter(distance, 3) > threshold)
         slices = ndimage.find_objects(areas)
         boxes = [(c.start, r.start, c.stop, r.stop) for r, c in slices]

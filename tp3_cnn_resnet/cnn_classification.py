@@ -18,7 +18,6 @@ References: He et al. (CVPR 2016) for residual blocks; `fast_resnet.py` names th
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -66,10 +65,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"--epochs must be 1 or more, got {self.epochs}")
-        if self.seed < 0:
-            raise ValueError(f"--seed must be 0 or more, got {self.seed}")
+        labkit.at_least(self, epochs=1, seed=0)
         if self.budget != "default" and self.model != "fast-resnet":
             raise ValueError(f"--budget {self.budget} is for fast-resnet, not for {self.model}")
         if self.rate != "constant" and self.model == "fast-resnet":
@@ -123,21 +119,13 @@ def floors(training: Part, test: Part) -> dict[str, float]:
 
 def train_as_handed_out(
     model: "keras.Model", config: Config, training: Part, validation: Part, run: labkit.Run
-) -> Path:
+) -> None:
     """The hand-out's training: Adam at its defaults, batches of 64.
 
-    Returns the file with the weights of the best validation epoch; `model` has the last epoch's.
+    `run` keeps the weights of the best validation epoch; `model` has the last epoch's.
     """
-    best = run.folder / "best.weights.h5"
-    before = max(run.history.get("val_accuracy", []), default=None)  # of a run that is resumed
     validated = (to_input(validation.images), validation.one_hot)
-    callbacks = [
-        keras.callbacks.ModelCheckpoint(
-            best, monitor="val_accuracy", mode="max", save_best_only=True, save_weights_only=True,
-            initial_value_threshold=before,
-        ),
-        run.checkpoints(model),
-    ]  # fmt: skip
+    callbacks = [run.keeps_best("val_accuracy", "max"), run.checkpoints(model)]
     if config.model == "resnet":
         some = to_input(training.images[: normalisation.SETTLING_PICTURES])
         twin = build_resnet(momentum=0.0)
@@ -164,7 +152,6 @@ def train_as_handed_out(
         callbacks=callbacks,
         verbose=2 if config.smoke else "auto",
     )  # fmt: skip
-    return best
 
 
 def score(model: "keras.Model", part: Part, mirrored: bool = False) -> tuple[float, float]:
@@ -281,29 +268,28 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             return show(run.metrics)
         labkit.prepare(config.seed, config.precision)
         model = build()
-        best = None
         if is_fast:
             run.track(mlflow.log_params, {f"recipe_{k}": v for k, v in asdict(recipe).items()})
             fast_resnet.train(model, recipe, config, training, validation, run)
         else:
-            best = train_as_handed_out(model, config, training, validation, run)
+            train_as_handed_out(model, config, training, validation, run)
         metrics = {"train_seconds": run.seconds}
 
         # Trained weights in a float32 twin: evaluation doesn't depend on the precision.
         labkit.prepare(config.seed)
         twin = build()
         twin.set_weights(model.get_weights())
-        if best:
+        if not is_fast:
             metrics["best_epoch"] = int(np.argmax(run.history["val_accuracy"])) + 1
             metrics["test_accuracy_last_epoch"] = score(twin, test)[1]
-            twin.load_weights(best)
+            twin.load_weights(run.best_file)
         if "val_accuracy_settled" in run.history:
             metrics |= unsettled(run.history)
             run.save_figure("settling", settling_figure(run.history))
         for part, examined in (
             ("train", Part(training.images[:10000], training.labels[:10000])),
             ("validation", validation),
-            ("test", test),  # the one time that test pictures are looked at
+            ("test", test),
         ):
             loss, accuracy = score(twin, examined)
             metrics |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
@@ -321,8 +307,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         )
         run.save_text("report.md", report(config, metrics, data.source))
         twin.save(run.folder / "model.keras")
-        if best:
-            best.unlink()  # at the very end: a run interrupted before is resumed with it
     return show(run.metrics)
 
 

@@ -54,8 +54,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        if self.robustness_images < 1:
-            raise ValueError(f"--robustness-images must be 1 or more, got {self.robustness_images}")
+        labkit.at_least(self, robustness_images=1)
 
 
 def corruption_figure(image: np.ndarray, seed: int) -> "figures.Figure":

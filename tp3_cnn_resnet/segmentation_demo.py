@@ -18,7 +18,7 @@ import numpy as np
 import labkit
 from labkit import figures
 from tp3_cnn_resnet.models import to_input
-from tp3_cnn_resnet.shapes import CLASSES, SIZE, Scenes, scenes
+from tp3_cnn_resnet.shapes import CLASSES, SIZE, Scenes, colour_distance, scenes
 
 keras = labkit.lazy("keras")
 batches = labkit.lazy("labkit.batches")
@@ -46,10 +46,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        if self.epochs < 1:
-            raise ValueError(f"--epochs must be 1 or more, got {self.epochs}")
-        if self.seed < 0:
-            raise ValueError(f"--seed must be 0 or more, got {self.seed}")
+        labkit.at_least(self, epochs=1, seed=0)
         if self.data == "real":
             raise ValueError("--data real: these pictures are generated, there is no real set")
 
@@ -148,12 +145,6 @@ def examine(predicted: np.ndarray, truth: np.ndarray, name: str) -> dict[str, fl
         f"border_accuracy_{name}": float(np.mean(same[near_borders(truth)])),
         f"shape_iou_{name}": class_iou(predicted > 0, truth > 0, True),
     }
-
-
-def colour_distance(images: np.ndarray) -> np.ndarray:
-    """Distance of each pixel from its picture's median colour, (n, h, w)."""
-    values = images.astype(np.float32)
-    return np.linalg.norm(values - np.median(values, axis=(1, 2), keepdims=True), axis=-1)
 
 
 def floors(validation: Scenes, test: Scenes) -> dict[str, float]:

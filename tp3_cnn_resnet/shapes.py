@@ -95,3 +95,9 @@ def draw(label: int, x: float, y: float, radius: float, angle: float) -> np.ndar
     sides = angle + 2 * np.pi / corners * np.arange(corners)
     distances = [right * np.cos(side) + down * np.sin(side) for side in sides]
     return np.max(distances, axis=0) < radius * np.cos(np.pi / corners)  # a regular polygon
+
+
+def colour_distance(images: np.ndarray) -> np.ndarray:
+    """Distance of each pixel from its picture's median colour, (n, h, w); images (n, h, w, 3)."""
+    values = images.astype(np.float32)
+    return np.linalg.norm(values - np.median(values, axis=(1, 2), keepdims=True), axis=-1)

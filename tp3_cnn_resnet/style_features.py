@@ -7,7 +7,7 @@ comes with this repository is a small one of the same build, trained on CIFAR-10
     python tp3_cnn_resnet/style_features.py --ship     # ... and put it into the repository
     python tp3_cnn_resnet/style_features.py --smoke    # everything once, in seconds
 
-It is a means, not a record: no normalisation layers, 147,000 weights, saved in half precision. The
+It is a means, not a record: no normalisation layers, 147,892 weights, saved in half precision. The
 file itself tells its accuracy.
 
 References: Simonyan and Zisserman, "Very Deep Convolutional Networks" (ICLR 2015) for the build.
@@ -32,6 +32,8 @@ from labkit import figures
 from labkit.arguments import fail
 from labkit.datasets import keras_cache
 from labkit.machine import commit
+from tp3_cnn_resnet.augmentation import mirrored_and_moved
+from tp3_cnn_resnet.models import to_input
 
 keras = labkit.lazy("keras")  # TensorFlow loads at the first use, so that --help is immediate
 batches = labkit.lazy("labkit.batches")
@@ -322,10 +324,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        if self.epochs < 1:
-            raise ValueError(f"--epochs must be 1 or more, got {self.epochs}")
-        if self.seed < 0:
-            raise ValueError(f"--seed must be 0 or more, got {self.seed}")
+        labkit.at_least(self, epochs=1, seed=0)
 
 
 WIDTHS = {"block1": 24, "block2": 48, "block3": 64, "block4": 80}
@@ -335,7 +334,7 @@ DEPTHS = {"block1": 2, "block2": 2, "block3": 2, "block4": 1}
 def blank_network(x_train: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Untrained arrays as `build` takes them; the input is scaled by the pictures' statistics."""
     rng = np.random.default_rng(seed)
-    scaled = x_train / np.float32(255)
+    scaled = to_input(x_train)
     mean, deviation = scaled.mean((0, 1, 2)), scaled.std((0, 1, 2))
     arrays = {
         "preprocess/kernel": np.diag(1 / deviation)[None, None].astype(np.float32),
@@ -349,17 +348,6 @@ def blank_network(x_train: np.ndarray, seed: int) -> dict[str, np.ndarray]:
             arrays[f"{block}_conv{number}/bias"] = np.zeros(width, np.float32)
             channels = width
     return arrays
-
-
-def augment(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random mirror images and shifts of up to 4 pixels: (n, 32, 32, 3) uint8 -> 0..1 float32."""
-    mirrored = rng.random(len(images)) < 0.5
-    images = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
-    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), mode="reflect")
-    down, right = rng.integers(0, 9, (2, len(images)))
-    rows = down[:, None, None] + np.arange(32)[:, None]  # (n, 32, 1)
-    columns = right[:, None, None] + np.arange(32)  # (n, 1, 32)
-    return padded[np.arange(len(images))[:, None, None], rows, columns] / np.float32(255)
 
 
 def train(config: Config, data: labkit.Images, run: labkit.Run) -> dict[str, float]:
@@ -383,13 +371,12 @@ def train(config: Config, data: labkit.Images, run: labkit.Run) -> dict[str, flo
         steps_per_execution=10,
         jit_compile=False,
     )
-    scale = np.float32(255)
     model.fit(
         batches.Batches(
             data.x_train[training], data.y_train[training], 128, config.seed, run.first_epoch,
-            augment,
+            mirrored_and_moved,
         ),
-        validation_data=(data.x_train[validation] / scale, data.y_train[validation]),
+        validation_data=(to_input(data.x_train[validation]), data.y_train[validation]),
         epochs=config.epochs, initial_epoch=run.first_epoch, shuffle=False,
         callbacks=[run.checkpoints(model)], verbose=2,
     )  # fmt: skip
@@ -409,7 +396,7 @@ def train(config: Config, data: labkit.Images, run: labkit.Run) -> dict[str, flo
         ("validation", data.x_train[validation], data.y_train[validation]),
         ("test", data.x_test, data.y_test),
     ):
-        predicted = model.predict(images / scale, batch_size=500, verbose=0).argmax(axis=1)
+        predicted = model.predict(to_input(images), batch_size=500, verbose=0).argmax(axis=1)
         metrics[f"{part}_accuracy"] = float(np.mean(predicted == labels))
     about = {
         "name": "cifar10_net",

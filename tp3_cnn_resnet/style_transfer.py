@@ -77,16 +77,15 @@ class Config:
         """Refuse impossible values, naming field, limit and value."""
         if not SMALLEST_SIDE <= self.size <= 1024:
             raise ValueError(f"--size must be {SMALLEST_SIDE} to 1024, got {self.size}")
-        if self.steps < 1:
-            raise ValueError(f"--steps must be 1 or more, got {self.steps}")
+        labkit.at_least(self, steps=1, style_weight=0, tv_weight=0, seed=0)
         for name in ("style_weight", "tv_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
+            if not math.isfinite(getattr(self, name)):
                 flag = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{flag} must be 0 or more, got {getattr(self, name)}")
+                raise ValueError(f"{flag} must be a finite number, got {getattr(self, name)}")
         if self.panel and self.panel.suffix not in (".png", ".jpg"):
             raise ValueError(f"--panel must end in .png or .jpg, got {self.panel}")
-        if self.seed < 0:
-            raise ValueError(f"--seed must be 0 or more, got {self.seed}")
+        if self.panel and not self.panel.absolute().parent.is_dir():
+            raise ValueError(f"--panel {self.panel}: its folder does not exist; make it first")
 
 
 # --- Losses --------------------------------------------------------------------------------------

@@ -37,8 +37,6 @@ EXPERIMENT, PARENT = "3D_Volumetric_Analysis", "Conv3D_Baseline"
 """The hand-out's names of the experiment and of the run."""
 NETWORKS = ("conv3d", "slices", "middle", "channels", "conv2plus1d")
 BATCH_SIZE = 16
-BEST = "best.weights.h5"
-"""File of the weights with the lowest validation loss, in a training's folder."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        for name, least in (("epochs", 1), ("seeds", 1), ("seed", 0), ("filters_start", 1)):
-            if getattr(self, name) < least:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be {least} or more, got {getattr(self, name)}")
+        labkit.at_least(self, epochs=1, seeds=1, seed=0, filters_start=1)
         if self.file and self.task == "helix":
             raise ValueError("--file is for --task organ and nodule: helices are simulated")
 
@@ -153,8 +148,6 @@ def train(trial: Trial, data: Volumes, run: labkit.Run) -> "keras.Model":
     model = build(data.x_train.shape[1:], trial.filters_start, len(data.classes))
     loss = "binary_crossentropy" if binary else "categorical_crossentropy"
     model.compile("adam", loss, metrics=["accuracy"], jit_compile=False)
-    best = run.folder / BEST
-    before = min(run.history.get("val_loss", []), default=None)  # of a run that is resumed
     y = targets(data.y_train, data.classes)
     model.fit(
         batches.Batches(data.x_train, y, BATCH_SIZE, trial.seed, run.first_epoch, turned),
@@ -162,15 +155,10 @@ def train(trial: Trial, data: Volumes, run: labkit.Run) -> "keras.Model":
         epochs=1 if trial.smoke else trial.epochs,
         initial_epoch=run.first_epoch,
         shuffle=False,  # Batches shuffles, in an order that a resumed run repeats
-        callbacks=[
-            keras.callbacks.ModelCheckpoint(
-                best, save_best_only=True, save_weights_only=True, initial_value_threshold=before
-            ),
-            run.checkpoints(model),
-        ],
+        callbacks=[run.keeps_best("val_loss", "min"), run.checkpoints(model)],
         verbose=0,
     )
-    model.load_weights(best)
+    model.load_weights(run.best_file)
     return model
 
 
@@ -209,7 +197,6 @@ def run_trial(parent: str, trial: Trial) -> dict:
                 metrics |= {f"{part}_{key}": value for key, value in found.items()}
             run.log_metrics(metrics)
             model.save(run.folder / "model.keras")
-            (run.folder / BEST).unlink()  # not before: an interrupted evaluation needs it again
     return {"network": trial.network, "metrics": run.metrics, "history": run.history}
 
 

@@ -80,9 +80,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        for name, least in (("width", 1), ("epochs", 1), ("seeds", 2), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"--{name} must be {least} or more, got {getattr(self, name)}")
+        labkit.at_least(self, width=1, epochs=1, seeds=2, seed=0)
         if self.data == "real":
             raise ValueError("--data real: the losses are compared on simulated cells")
 
@@ -120,9 +118,9 @@ def run_trial(parent: str, trial: Trial) -> dict:
         if not run.is_finished:
             labkit.prepare(trial.seed, trial.precision)
             model = build_unet(trial.width)
-            best = train(model, trial, parts["train"], parts["validation"], run, verbose=0)
+            train(model, trial, parts["train"], parts["validation"], run, verbose=0)
             metrics = {"train_seconds": run.history["seconds"][-1], **convergence(run.history)}
-            twin = restored(best, trial, 1)
+            twin = restored(run.best_file, trial, 1)
             validation, test = parts["validation"], parts["test"]
             chances = probabilities_of(twin, validation.inputs)
             metrics["threshold"] = measures.choose_threshold(chances, validation.masks)

@@ -85,13 +85,20 @@ def read(
 def split(root: Path, patients: list[str]) -> dict[str, list[str]]:
     """Patients of each part, each in one part only; from `split.csv` or their names' SHA-256.
 
-    Raises `DataError` for a patient who is in two parts, or in none.
+    Raises `DataError` for a patient who is in two parts, or in none, and for a malformed file.
     """
     parts: dict[str, list[str]] = {part: [] for part in ("train", "validation", "test")}
     path = root / "split.csv"
     if path.exists():
         with path.open(newline="") as file:
-            pairs = {(row["patient"], PARTS[row["split"]]) for row in csv.DictReader(file)}
+            rows = [(row.get("patient"), row.get("split")) for row in csv.DictReader(file)]
+        for number, row in enumerate(rows, start=2):
+            if row[1] not in PARTS:
+                raise labkit.DataError(
+                    f"{path}, line {number}: patient {row[0]}, split {row[1]}; the columns "
+                    "patient and split are needed, and a split is train, val or test"
+                )
+        pairs = {(patient, PARTS[part]) for patient, part in rows}
         placed = dict(pairs)
         if len(placed) < len(pairs):
             raise labkit.DataError(f"{path}: a patient is in two parts")
@@ -118,8 +125,7 @@ def read_patient(
     Raises `DataError` naming a file that has no partner or can't be read.
     """
     images, masks = [], []
-    paths = [path for path in folder.iterdir() if path.stem.endswith("_mask")]
-    for mask_path in sorted(paths, key=lambda path: int(path.stem.split("_")[-2])):
+    for mask_path in sorted(folder.glob("*_mask.*"), key=_slice_number):
         stem = mask_path.stem.removesuffix("_mask")
         partners = (mask_path.with_name(stem + ending) for ending in ENDINGS)
         image_path = next((path for path in partners if path.exists()), None)
@@ -147,6 +153,14 @@ def normalise(volume: np.ndarray) -> np.ndarray:
         mean, deviation = (brain.mean(), brain.std()) if brain.size else (0.0, 1.0)
         volume[..., channel] = np.clip((values - mean) / max(deviation, 1e-3), -5, 5)
     return volume
+
+
+def _slice_number(mask_path: Path) -> int:
+    """12 of `<patient>_12_mask.tif`. Raises `DataError` for a name without it."""
+    number = mask_path.stem.removesuffix("_mask").rpartition("_")[-1]
+    if not number.isdecimal():
+        raise labkit.DataError(f"{mask_path}: not named <patient>_<slice>_mask")
+    return int(number)
 
 
 def _read(path: Path, mode: str, digest: "hashlib._Hash") -> np.ndarray:

@@ -69,12 +69,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        if self.epochs is not None and self.epochs < 1:
-            raise ValueError(f"--epochs must be 1 or more, got {self.epochs}")
-        if self.width < 1:
-            raise ValueError(f"--width must be 1 or more, got {self.width}")
-        if self.seed < 0:
-            raise ValueError(f"--seed must be 0 or more, got {self.seed}")
+        labkit.at_least(self, epochs=1, width=1, seed=0)
 
 
 # --- Data ----------------------------------------------------------------------------------------
@@ -143,8 +138,8 @@ def train(
     validation: Part,
     run: labkit.Run,
     verbose: int | str = "auto",
-) -> Path:
-    """Fit `model`; return the file with the weights of the epoch with the best validation Dice."""
+) -> None:
+    """Fit `model` and keep the weights of the epoch with the best validation Dice."""
     real = config.data == "real"
     sequence = augmentation.SegmentationBatches(
         training.inputs, training.masks[..., None].astype(np.float32), BATCH_SIZE, config.seed,
@@ -157,8 +152,6 @@ def train(
         PEAK_RATE / 30, steps - steps // 10, warmup_target=PEAK_RATE, warmup_steps=steps // 10
     )
     compile_model(model, config.loss, keras.optimizers.Adam(rate))
-    best = run.folder / "best.weights.h5"
-    before = max(run.history.get("val_dice", []), default=None)  # of a run that is resumed
     preparation = run.seconds - max(run.history.get("seconds", []), default=0.0)
     model.fit(
         sequence,
@@ -170,19 +163,15 @@ def train(
             keras.callbacks.LambdaCallback(
                 on_epoch_end=lambda epoch, logs: logs.update(seconds=run.seconds - preparation)
             ),
-            keras.callbacks.ModelCheckpoint(
-                best, monitor="val_dice", mode="max", save_best_only=True,
-                save_weights_only=True, initial_value_threshold=before,
-            ),
+            run.keeps_best("val_dice", "max"),
             run.checkpoints(model),
         ],
         verbose=verbose,
     )  # fmt: skip
-    return best
 
 
 def restored(best: Path, config: Config, channels: int) -> "keras.Model":
-    """The weights in the file `best`, which is removed, in a float32 network.
+    """The weights in the file `best` in a float32 network.
 
     So evaluation doesn't depend on the precision. It is compiled, so that `evaluate()` works on the
     saved file; with plain SGD, which has no state to save.
@@ -190,7 +179,6 @@ def restored(best: Path, config: Config, channels: int) -> "keras.Model":
     labkit.prepare(config.seed)
     twin = build_unet(config.width, channels)
     twin.load_weights(best)
-    best.unlink()
     compile_model(twin, config.loss, "sgd")
     return twin
 
@@ -365,13 +353,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         channels = parts["train"].inputs.shape[-1]
         model = build_unet(config.width, channels)
         verbose = 2 if config.smoke else "auto"
-        best = train(model, config, parts["train"], parts["validation"], run, verbose)
+        train(model, config, parts["train"], parts["validation"], run, verbose)
         metrics = {"train_seconds": run.seconds, **convergence(run.history)}
         metrics["training_petaflop"] = (
             3 * forward_flops(model) * config.epochs * len(parts["train"].inputs) / 1e15
         )
 
-        twin = restored(best, config, channels)
+        twin = restored(run.best_file, config, channels)
         metrics["best_epoch"] = int(np.argmax(run.history["val_dice"])) + 1
         metrics["parameters"] = twin.count_params()
 

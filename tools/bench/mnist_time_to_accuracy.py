@@ -38,8 +38,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        if self.rounds < 1:
-            raise ValueError(f"--rounds must be 1 or more, got {self.rounds}")
+        labkit.at_least(self, rounds=1)
 
 
 def plain_recipe(images: int) -> "tuple[keras.Model, int]":
