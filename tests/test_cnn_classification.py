@@ -6,8 +6,9 @@ import pytest
 
 import labkit
 from tp3_cnn_resnet import cnn_classification, fast_resnet, models
+from tp3_cnn_resnet.augmentation import translated
 from tp3_cnn_resnet.cnn_classification import Config, Part, split
-from tp3_cnn_resnet.fast_resnet import AlternatingBatches, ConvolutionMuon, translate, whitening
+from tp3_cnn_resnet.fast_resnet import AlternatingBatches, FastShiftSGD, Lookahead, whitening
 from tp3_cnn_resnet.normalisation import OnePassBatchNormalization, SettledAccuracy
 
 NARROW = fast_resnet.Recipe(epochs=3, small_share=0.34, widths=(8, 8, 8), batch_size=100)
@@ -84,7 +85,7 @@ def test_whitened_patches_are_uncorrelated(images):
 
 
 def test_translation_moves_each_picture_by_whole_pixels(images):
-    moved = translate(images[:50], np.random.default_rng(1))
+    moved = translated(images[:50], np.random.default_rng(1), reach=2)
     shifts = set()
     for before, after in zip(images[:50], moved, strict=True):
         padded = np.pad(before, ((2, 2), (2, 2), (0, 0)), "reflect")
@@ -157,24 +158,62 @@ def test_settled_statistics_repair_averages_that_lag_behind(images):
     assert any((a != b).any() for a, b in zip(weights, model.get_weights(), strict=True))
 
 
-def test_muon_steps_are_orthogonal_for_kernels_and_adams_for_the_rest():
+def test_convolutions_begin_as_the_identity():
+    labkit.prepare(0)
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype(np.float32)
+    for filters in (3, 4, 7):
+        inputs = keras.Input((6, 6, 4))
+        outputs = keras.Model(inputs, fast_resnet.convolve(inputs, filters))(x)
+        passed = min(filters, 4)
+        np.testing.assert_allclose(outputs[..., :passed], x[..., :passed], atol=1e-6)
+        assert outputs.shape[-1] == filters
+        assert filters == passed or np.std(outputs[..., passed:]) > 0.1
+
+
+def test_shifts_learn_faster_and_kernels_as_keras_sgd_has_it():
     labkit.prepare(0)
     rng = np.random.default_rng(0)
-    kernel = keras.Variable(np.zeros((3, 3, 4, 16)))
-    shift = keras.Variable(np.zeros(16))
-    optimizer = ConvolutionMuon(
-        0.1, weight_decay=0.0, adam_weight_decay=None, nesterov=False, rms_rate=None
-    )
-    gradients = [rng.normal(size=(3, 3, 4, 16)), rng.normal(size=16)]
-    optimizer.apply([keras.ops.convert_to_tensor(g, "float32") for g in gradients], [kernel, shift])
-    step = -np.array(kernel).reshape(36, 16) / 0.1
-    left, _, right = np.linalg.svd(gradients[0].reshape(36, 16), full_matrices=False)
-    singular = np.linalg.svd(step, compute_uv=False)
-    assert singular.min() > 0.6  # Newton and Schulz's five steps end near 1, not at it
-    assert singular.max() < 1.3
-    aligned = np.sum(step * (left @ right)) / (np.linalg.norm(step) * np.linalg.norm(left @ right))
-    assert aligned > 0.98
-    np.testing.assert_allclose(np.array(shift), -0.1 * np.sign(gradients[1]), rtol=1e-3)
+    kernel, shift = rng.normal(size=(3, 3, 2, 4)), rng.normal(size=4)
+    variables = [keras.Variable(kernel), keras.Variable(shift)]
+    settings = {"momentum": 0.85, "nesterov": True, "weight_decay": 0.0}
+    optimizer = FastShiftSGD(0.1, shift_rate=8.0, **settings)
+    optimizer = FastShiftSGD.from_config(optimizer.get_config())
+    velocity = [np.zeros_like(kernel), np.zeros_like(shift)]
+    expected = [kernel, shift]
+    for _ in range(3):
+        gradients = [rng.normal(size=(3, 3, 2, 4)), rng.normal(size=4)]
+        optimizer.apply([keras.ops.convert_to_tensor(g, "float32") for g in gradients], variables)
+        for index, (gradient, rate) in enumerate(zip(gradients, (0.1, 0.8), strict=True)):
+            velocity[index] = 0.85 * velocity[index] - rate * gradient
+            step = 0.85 * velocity[index] - rate * gradient  # Nesterov's
+            expected[index] = expected[index] + step
+    for variable, value in zip(variables, expected, strict=True):
+        np.testing.assert_allclose(np.array(variable), value, rtol=1e-4, atol=1e-5)
+
+
+def test_lookahead_holds_weights_back_towards_the_end():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    lookahead = Lookahead(steps=20)
+    lookahead.set_model(model)
+
+    def weight() -> float:
+        return model.get_weights()[0].item()
+
+    def move_to(value: float, step: int) -> None:
+        model.set_weights([np.full((1, 1), value)])
+        model.optimizer.iterations.assign(step)
+        lookahead.on_train_batch_end(step - 1)
+
+    model.set_weights([np.zeros((1, 1))])
+    lookahead.on_epoch_begin(0)
+    move_to(4.0, 4)  # not a fifth step
+    assert weight() == 4
+    move_to(8.0, 10)  # half way: (1/2)^3 of 0.95^5 is held back
+    assert weight() == pytest.approx(8 * (1 - 0.95**5 / 8))
+    before = weight()
+    move_to(0.0, 20)
+    assert weight() == pytest.approx(0.95**5 * before)
 
 
 def test_fast_resnet_learns_32_pictures_by_heart(images):
@@ -182,7 +221,9 @@ def test_fast_resnet_learns_32_pictures_by_heart(images):
     rng = np.random.default_rng(0)
     x = models.to_input(rng.integers(0, 256, (32, 32, 32, 3)))
     labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, 32)]
-    recipe = fast_resnet.Recipe(epochs=60, small_share=0, widths=(32, 32, 32), batch_size=16)
+    recipe = fast_resnet.Recipe(
+        epochs=60, small_share=0, widths=(32, 32, 32), batch_size=16, peak_learning_rate=0.1
+    )
     model = fast_resnet.build(images, recipe)
     frozen = model.get_layer("whitening").get_weights()
     fast_resnet.compile_with(recipe, model, steps=120)

@@ -8,10 +8,16 @@ import pytest
 
 from labkit import results
 from tests.conftest import ROOT
-from tools import tables
+from tools import reproduce, tables
 
 RESULTS = sorted((ROOT / "results").glob("*.json"))
 TRAININGS = [path for path in RESULTS if not path.name.startswith("bench.")]
+COMPARISONS = {
+    experiment.script
+    for lab in reproduce.EXPERIMENTS.values()
+    for experiment in lab
+    if experiment.comparison
+}
 # Reference figure minus tolerance, in 0..1: a rerun that lands below has broken something.
 GATES = {"dense": 0.975, "dense_strong": 0.990, "cnn": 0.995, "compact": 0.994}
 
@@ -32,12 +38,12 @@ def test_result_is_complete_and_real(path: Path):
     content = json.loads(path.read_text())
     keys = {"script", "argv", "data_source", "seeds", "metrics", "floors", "train_seconds"}
     keys |= {"machine", "versions", "commit"}
-    is_comparison = path.stem.startswith("tp2_")
+    is_comparison = path.stem in COMPARISONS
     assert set(content) == keys | (
         {"seconds", "conclusions", "details"} if is_comparison else set()
     )
     generated = "_demo" in path.stem or "style_transfer" in path.stem
-    assert generated or content["data_source"].startswith("real:")
+    assert generated or content["data_source"].startswith(("real:", "simulated:"))
     assert not content["commit"].endswith(("dirty", "unknown"))
     for name, summary in content["metrics"].items():
         assert summary["n"] == len(summary["values"])

@@ -46,6 +46,7 @@ class Experiment:
 TRAIN, EVALUATE = "tp1_mnist_api.train_model", "tp1_mnist_api.evaluate"
 CLASSIFY, EXAMINE = "tp3_cnn_resnet.cnn_classification", "tp3_cnn_resnet.evaluate"
 STYLE = "tp3_cnn_resnet.style_transfer"
+SEGMENT, INSPECT = "tp4_unet_conv3d.unet_segmentation", "tp4_unet_conv3d.evaluate"
 SHIPPED = str(machine.ROOT / "tp1_mnist_api" / "model" / "mnist.tflite")
 EXPERIMENTS = {
     "tp1": [
@@ -72,8 +73,7 @@ EXPERIMENTS = {
     ],
     "tp3": [
         Experiment(CLASSIFY, "cnn", ("--model", "cnn"), (0, 1, 2), EXAMINE),
-        Experiment(CLASSIFY, "resnet_plain", ("--model", "resnet-plain"), (0, 1, 2), EXAMINE),
-        Experiment(CLASSIFY, "resnet", ("--model", "resnet"), (0, 1, 2), EXAMINE),
+        Experiment(CLASSIFY, "resnet", ("--model", "resnet"), (0, 1, 2)),
         Experiment(
             CLASSIFY,
             "resnet_falling",
@@ -84,10 +84,22 @@ EXPERIMENTS = {
         Experiment(CLASSIFY, "fast_resnet", (), (0, 1, 2), EXAMINE),
         Experiment(CLASSIFY, "fast_resnet_long", ("--budget", "long"), (0,), EXAMINE),
         Experiment(CLASSIFY, "fast_resnet_record", ("--budget", "record"), (0,), EXAMINE),
+        Experiment(CLASSIFY, "resnet_plain", ("--model", "resnet-plain"), (0, 1, 2)),
         Experiment(STYLE, "vgg19_distilled", (), (0, 1, 2)),
         Experiment(STYLE, "cifar10_net", (), (0, 1, 2), data="sample"),
         Experiment("tp3_cnn_resnet.segmentation_demo", "", (), (0, 1, 2), data="auto"),
         Experiment("tp3_cnn_resnet.box_demo", "", (), (0, 1, 2), data="auto"),
+    ],
+    "tp4": [
+        Experiment(SEGMENT, "cells", (), (0, 1, 2), INSPECT, data="sample"),
+        Experiment(SEGMENT, "cells_handout", ("--width", "32"), (0,), INSPECT, data="sample"),
+        Experiment(SEGMENT, "mri", (), (0, 1, 2), INSPECT),
+        Experiment(
+            "tp4_unet_conv3d.loss_comparison", "", (), (0, 1, 2), data="sample", comparison=True
+        ),
+        Experiment(
+            "tp4_unet_conv3d.conv3d_analysis", "", (), (0, 1, 2), data="auto", comparison=True
+        ),
     ],
 }
 
@@ -106,7 +118,8 @@ class Config:
 
 def collect(experiment: Experiment, runs: list[dict[str, float]], state: dict) -> dict:
     """The content of a results file from the final metrics of all seeds and one run's state."""
-    series = {name: [run[name] for run in runs] for name in runs[0]}
+    names = dict.fromkeys(name for run in runs for name in run)  # not every seed has them all
+    series = {name: [run[name] for run in runs if name in run] for name in names}
     trained = series.get("train_seconds")
     return content(experiment, series, state) | {
         "train_seconds": summary(trained) if trained else {}
@@ -137,7 +150,9 @@ def reproduce_comparison(experiment: Experiment) -> None:
     """Run a comparison, which has its seeds inside, and write its file."""
     first, count = experiment.seeds[0], len(experiment.seeds)
     arguments = [*experiment.arguments, "--seed", str(first), "--seeds", str(count)]
-    importlib.import_module(experiment.script).main([*arguments, "--data", "real", "--resume"])
+    importlib.import_module(experiment.script).main(
+        [*arguments, "--data", experiment.data, "--resume"]
+    )
     run = labkit.find_run(experiment.script)
     compared = json.loads((run.folder / "comparison.json").read_text())
     series = compared["series"] | {name: [value] for name, value in compared["floors"].items()}

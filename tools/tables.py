@@ -16,6 +16,7 @@ from labkit.datasets import ORIGINS
 from labkit.machine import ROOT
 from labkit.results import FOLDER, read
 from tp2_improvement.evidence import mean_interval
+from tp4_unet_conv3d.conv3d_cost import cost_table
 
 QUOTE = re.compile(
     r"(<!-- = (?P<result>[a-z0-9_.]+) (?P<first>[a-z0-9_.]+)(?: - (?P<second>[a-z0-9_.]+))?"
@@ -179,7 +180,11 @@ def tp3_settling() -> str:
 
 def tp3_examined() -> str:
     """Accuracy of TP3's networks under corruptions."""
-    found = tp3_results()
+    found = {
+        variant: content
+        for variant, content in tp3_results().items()
+        if "accuracy_intact" in content["metrics"]
+    }
     names = [name for name in found["cnn"]["metrics"] if name.startswith("accuracy_")]
     rows = [
         [label]
@@ -276,6 +281,103 @@ def tp3_boxes() -> str:
     rows.append(["the truth", "", "", "", f"{metrics['true_boxes_a_picture']['mean']:.1f}"])
     header = ["", "average precision of boxes", "of boxes with classes", "IoU of true boxes"]
     return table([*header, "boxes a picture"], rows)
+
+
+def tp3_speed() -> str:
+    """Training speed of TP3's networks by precision and normalisation."""
+    networks = read("bench.cifar_speed")["networks"]
+    rows = []
+    for variant in networks["mini_resnet"]:
+        row = [variant]
+        for found in networks.values():
+            row.append(spread(found[variant]["pictures_per_second"], digits=0))
+            row.append(spread(found[variant]["times_as_fast"]))
+        rows.append(row)
+    heads = [cell for name in networks for cell in (f"{name}, pictures/s", "times as fast")]
+    return table(["", *heads], rows)
+
+
+def tp4_masks(variants: dict[str, str]) -> str:
+    """Segmentations beside their floors: Dice, what was missed, outlines."""
+    rows = []
+    found = {label: read(f"tp4_unet_conv3d.unet_segmentation.{v}") for v, label in variants.items()}
+    floors = {name: v for content in found.values() for name, v in content["floors"].items()}
+    for name, value in sorted(floors.items(), key=lambda floor: floor[1]):
+        rows.append([f"floor: {name.replace('_', ' ')}", "", f"{value:.3f}", *[""] * 6])
+    for label, content in found.items():
+        metrics = content["metrics"]
+        missed, kept = (
+            f"{metrics[part]['mean']:.1f} of {metrics[whole]['mean']:.0f}"
+            for part, whole in (
+                ("small_objects_missed", "small_objects"),
+                ("empty_pictures_kept_empty", "empty_pictures"),
+            )
+        )
+        rows.append(
+            [
+                label,
+                f"{metrics['parameters']['mean']:,.0f}",
+                f"**{spread(metrics['dice'], digits=3)}**",
+                spread(metrics["dice_mirrored"], digits=3),
+                spread(metrics["iou"], digits=3),
+                missed,
+                kept,
+                spread(metrics["boundary_f1"], digits=3),
+                spread(content["train_seconds"], digits=0),
+            ]
+        )
+    header = ["", "parameters", "Dice", "mirror images averaged", "IoU", "small objects missed"]
+    return table([*header, "empty pictures kept empty", "outlines F1", "seconds"], rows)
+
+
+def tp4_losses() -> str:
+    """Five losses on the same terms."""
+    content = read("tp4_unet_conv3d.loss_comparison")
+    metrics, columns = content["metrics"], content["details"]["columns"]
+    columns = {name: label for name, label in columns.items() if not name.startswith("seconds")}
+    rows = [
+        [f"floor: {name.replace('_', ' ')}", f"{value:.3f}", *[""] * (len(columns) - 1)]
+        for name, value in content["floors"].items()
+    ]
+    for loss in dict.fromkeys(name.partition("/")[0] for name in metrics):
+        row = [loss.replace("_and_", "+")]
+        for name in columns:
+            found = metrics.get(f"{loss}/{name}")
+            digits = 3 if found and found["mean"] <= 1 else 1
+            row.append(spread(found, digits=digits) if found else "never")
+        rows.append(row)
+    return table(["loss", *columns.values()], rows)
+
+
+def tp4_volumes() -> str:
+    """Conv3D beside the networks that see slices, and the floors."""
+    content = read("tp4_unet_conv3d.conv3d_analysis")
+    metrics = content["metrics"]
+    rows = [
+        [f"floor: {name.replace('_', ' ')}", "", f"{100 * value:.1f}", "", "", ""]
+        for name, value in content["floors"].items()
+    ]
+    for network in dict.fromkeys(name.partition("/")[0] for name in metrics):
+        parts = (metrics[f"{network}/{p}_accuracy"] for p in ("test", "validation", "train"))
+        rows.append(
+            [
+                f"`{network}`",
+                f"{metrics[f'{network}/parameters']['mean']:,.0f}",
+                *(spread(part, 100, 1) for part in parts),
+                spread(content["train_seconds"][network], digits=0),
+            ]
+        )
+    return table(["network", "parameters", "test %", "validation %", "training %", "seconds"], rows)
+
+
+def tp4_cost() -> str:
+    """Memory and time of a training step of Conv3D."""
+    return cost_table(read("tp4_unet_conv3d.conv3d_analysis")["details"]["cost"])
+
+
+def findings(script: str) -> str:
+    """The sentences that a comparison itself drew from its figures."""
+    return "".join(f"- {sentence}\n" for sentence in read(script)["conclusions"])
 
 
 def time_to_accuracy() -> str:
@@ -379,11 +481,6 @@ def tp2_table(name: str) -> str:
     return table(["configuration", *columns.values()], rows)
 
 
-def tp2_findings(name: str) -> str:
-    """The sentences that the comparison itself drew from its figures."""
-    return "".join(f"- {sentence}\n" for sentence in read(TP2[name][0])["conclusions"])
-
-
 def quote(match: re.Match) -> str:
     """The quoted figure: a mean, or a paired difference of means, with its 95 % interval."""
     metrics, metric = read(match["result"])["metrics"], match["metric"]
@@ -421,9 +518,18 @@ TABLES: dict[str, Callable[[], str]] = {
     "tp3_style": tp3_style,
     "tp3_masks": tp3_masks,
     "tp3_boxes": tp3_boxes,
+    "tp3_speed": tp3_speed,
+    "tp4_cells": partial(
+        tp4_masks, {"cells": "U-Net, 16 filters", "cells_handout": "the hand-out's, 32 filters"}
+    ),
+    "tp4_mri": partial(tp4_masks, {"mri": "U-Net, 16 filters"}),
+    "tp4_losses": tp4_losses,
+    "tp4_losses_findings": partial(findings, "tp4_unet_conv3d.loss_comparison"),
+    "tp4_volumes": tp4_volumes,
+    "tp4_cost": tp4_cost,
     "data_licences": data_licences,
     **{f"tp2_{name}": partial(tp2_table, name) for name in TP2},
-    **{f"tp2_{name}_findings": partial(tp2_findings, name) for name in TP2},
+    **{f"tp2_{name}_findings": partial(findings, script) for name, (script, _) in TP2.items()},
 }
 
 
