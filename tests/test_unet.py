@@ -180,7 +180,7 @@ def test_resumed_equals_uninterrupted(few, tmp_path, monkeypatch):
 def test_slices_in_the_official_layout(tmp_path, monkeypatch, capsys):
     write_tree(tmp_path, slices=3)
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
-    unet_segmentation.main(["--smoke", "--data", "real", "--channels", "all"])
+    unet_segmentation.main(["--smoke", "--data", "real"])
     assert "mean over patients" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         evaluate.main(["--data", "sample"])

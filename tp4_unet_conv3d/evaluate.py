@@ -66,7 +66,6 @@ def training_config(config: Config, trained: labkit.Run) -> TrainingConfig:
     return TrainingConfig(
         data="real" if was_real else "sample",
         level=config.level or trained.config["level"],
-        channels=trained.config["channels"],
         smoke=config.smoke or trained.config["smoke"],
     )
 

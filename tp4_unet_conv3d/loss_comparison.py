@@ -120,7 +120,7 @@ def run_trial(parent: str, trial: Trial) -> dict:
             model = build_unet(trial.width)
             train(model, trial, parts["train"], parts["validation"], run, verbose=0)
             metrics = {"train_seconds": run.history["seconds"][-1], **convergence(run.history)}
-            twin = restored(run.best_file, trial, 1)
+            twin = restored(run.best_file, trial)
             validation, test = parts["validation"], parts["test"]
             chances = probabilities_of(twin, validation.inputs)
             metrics["threshold"] = measures.choose_threshold(chances, validation.masks)

@@ -1,4 +1,4 @@
-"""TP4's U-Net: (B, 128, 128, channels) pictures to (B, 128, 128, 1) probabilities of the target."""
+"""TP4's U-Net: (B, 128, 128, 1) pictures to (B, 128, 128, 1) probabilities of the target."""
 
 import numpy as np
 
@@ -25,14 +25,14 @@ def conv_block(x: "keras.KerasTensor", filters: int) -> "keras.KerasTensor":
     return x
 
 
-def build_unet(width: int = HANDOUT_WIDTH, channels: int = 1) -> "keras.Model":
+def build_unet(width: int = HANDOUT_WIDTH) -> "keras.Model":
     """The U-Net of Ronneberger et al. (MICCAI 2015), as the hand-out scales it.
 
     `width` filters at full resolution, doubled at each of the three poolings. With 32 it is the
-    hand-out's: 32, 64, 128, a bottleneck of 256, 1,930,657 parameters for one channel. The
-    shapes below are for `width` 32.
+    hand-out's: 32, 64, 128, a bottleneck of 256, 1,930,657 parameters. The shapes below are
+    for `width` 32.
     """
-    inputs = x = keras.Input((SIZE, SIZE, channels))
+    inputs = x = keras.Input((SIZE, SIZE, 1))
     passed = []
     for level in range(DEPTH):
         x = conv_block(x, width << level)  # (B, 128, 128, 32), (B, 64, 64, 64), (B, 32, 32, 128)

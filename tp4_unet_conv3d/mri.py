@@ -39,17 +39,17 @@ class Slices:
     """Slices of one part, those of a patient in a row and in their order."""
 
     images: np.ndarray
-    """(n, 128, 128, channels) float32: 0 is the mean of the patient's brain, 1 its deviation."""
+    """(n, 128, 128, 1) float32, FLAIR: 0 is the mean of the patient's brain, 1 its deviation."""
     masks: np.ndarray
     """(n, 128, 128) bool."""
     patients: np.ndarray
     """(n,) names."""
 
 
-def load(channels: str = "flair", most: int | None = None) -> tuple[dict[str, Slices], str]:
+def load(most: int | None = None) -> tuple[dict[str, Slices], str]:
     """The parts train, validation and test, and `real:<8 digits of the files' SHA-256>`.
 
-    `channels` is `flair` (one channel) or `all` (three). `most` limits the patients of each part.
+    `most` limits the patients of each part.
     Leaves with exit code 2, naming what was tried, when the set is not there or is damaged.
     """
     folder = os.environ.get("LABKIT_DATA")
@@ -59,14 +59,12 @@ def load(channels: str = "flair", most: int | None = None) -> tuple[dict[str, Sl
         lines = [f"{path}: absent" for path in tried] or ["LABKIT_DATA: not set"]
         fail("--data real: LGG can't be had. Tried:\n  - " + "\n  - ".join(lines) + f"\n{ADVICE}")
     try:
-        return read(root, channels, most)
+        return read(root, most)
     except labkit.DataError as error:
         fail(f"--data real: {error}\n{ADVICE}")
 
 
-def read(
-    root: Path, channels: str = "flair", most: int | None = None
-) -> tuple[dict[str, Slices], str]:
+def read(root: Path, most: int | None = None) -> tuple[dict[str, Slices], str]:
     """As `load`, from `root`. Raises `DataError` naming the file that is damaged or missing."""
     found = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
     if not found:
@@ -75,7 +73,7 @@ def read(
     digest = hashlib.sha256()
     for part, patients in split(root, sorted(found)).items():
         patients = patients[:most]
-        series = [read_patient(found[patient], digest, channels) for patient in patients]
+        series = [read_patient(found[patient], digest) for patient in patients]
         images, masks = (np.concatenate(arrays) for arrays in zip(*series, strict=True))
         names = np.repeat(patients, [len(slices) for slices, _ in series])
         parts[part] = Slices(images, masks, names)
@@ -117,12 +115,11 @@ def split(root: Path, patients: list[str]) -> dict[str, list[str]]:
     return parts
 
 
-def read_patient(
-    folder: Path, digest: "hashlib._Hash", channels: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """All slices of `folder` in their order, normalised, and their masks; `digest` sees all bytes.
+def read_patient(folder: Path, digest: "hashlib._Hash") -> tuple[np.ndarray, np.ndarray]:
+    """FLAIR of all slices of `folder` in their order, normalised, and their masks.
 
-    Raises `DataError` naming a file that has no partner or can't be read.
+    `digest` sees the bytes of all files. Raises `DataError` naming a file that has no partner or
+    can't be read.
     """
     images, masks = [], []
     for mask_path in sorted(folder.glob("*_mask.*"), key=_slice_number):
@@ -135,24 +132,19 @@ def read_patient(
         masks.append(_read(mask_path, "L", digest) > 127)
     if not images:
         raise labkit.DataError(f"{folder}: no masks")
-    volume = np.stack(images)  # (slices, 128, 128, 3)
-    if channels == "flair":
-        volume = volume[..., FLAIR : FLAIR + 1]
+    volume = np.stack(images)[..., FLAIR : FLAIR + 1]  # (slices, 128, 128, 1)
     return normalise(volume), np.stack(masks)
 
 
 def normalise(volume: np.ndarray) -> np.ndarray:
-    """Mean 0 and deviation 1 in the brain, for each channel of a patient: float32, within ±5.
+    """Mean 0 and deviation 1 in a patient's brain: float32, within ±5.
 
-    The brain are pixels above a tenth of the channel's 99th percentile. No mask is used.
+    The brain are pixels above a tenth of the 99th percentile. No mask is used.
     """
     volume = volume.astype(np.float32)
-    for channel in range(volume.shape[-1]):
-        values = volume[..., channel]
-        brain = values[values > 0.1 * np.percentile(values, 99)]
-        mean, deviation = (brain.mean(), brain.std()) if brain.size else (0.0, 1.0)
-        volume[..., channel] = np.clip((values - mean) / max(deviation, 1e-3), -5, 5)
-    return volume
+    brain = volume[volume > 0.1 * np.percentile(volume, 99)]
+    mean, deviation = (brain.mean(), brain.std()) if brain.size else (0.0, 1.0)
+    return np.clip((volume - mean) / max(deviation, 1e-3), -5, 5)
 
 
 def _slice_number(mask_path: Path) -> int:

@@ -50,8 +50,6 @@ class Config:
     """real: LGG MRI slices below LABKIT_DATA, or an error; auto and sample: simulated cells."""
     level: LevelName = "standard"
     """Difficulty of the simulated cells."""
-    channels: Literal["flair", "all"] = "flair"
-    """Of the MRI slices: FLAIR alone, or pre-contrast, FLAIR and post-contrast."""
     width: int = 16
     """Filters at full resolution, 1 or more; 32 is the hand-out's U-Net, four times the work."""
     loss: Literal["bce", "dice", "bce+dice", "tversky", "focal"] = "bce+dice"
@@ -80,7 +78,7 @@ class Part:
     """Pictures and masks, one row each; those of a group count as one volume when scored."""
 
     inputs: np.ndarray
-    """(n, 128, 128, channels) float32."""
+    """(n, 128, 128, 1) float32."""
     instances: np.ndarray
     """(n, 128, 128) uint8: 0 for the ground, then the number of the object."""
     groups: np.ndarray
@@ -93,14 +91,14 @@ class Part:
 
     @property
     def pictures(self) -> np.ndarray:
-        """(n, 128, 128) float32: the only channel, or FLAIR, to look at and for the floors."""
-        return self.inputs[..., self.inputs.shape[-1] // 2]
+        """(n, 128, 128) float32, to look at and for the floors."""
+        return self.inputs[..., 0]
 
 
 def load(config: Config) -> tuple[dict[str, Part], str]:
     """The parts train, validation and test, and the data source."""
     if config.data == "real":
-        slices, source = mri.load(config.channels, 2 if config.smoke else None)
+        slices, source = mri.load(2 if config.smoke else None)
         return {
             part: Part(
                 found.images,
@@ -170,14 +168,14 @@ def train(
     )  # fmt: skip
 
 
-def restored(best: Path, config: Config, channels: int) -> "keras.Model":
+def restored(best: Path, config: Config) -> "keras.Model":
     """The weights in the file `best` in a float32 network.
 
     So evaluation doesn't depend on the precision. It is compiled, so that `evaluate()` works on the
     saved file; with plain SGD, which has no state to save.
     """
     labkit.prepare(config.seed)
-    twin = build_unet(config.width, channels)
+    twin = build_unet(config.width)
     twin.load_weights(best)
     compile_model(twin, config.loss, "sgd")
     return twin
@@ -201,7 +199,7 @@ def convergence(history: dict[str, list[float]]) -> dict[str, float]:
 
 
 def probabilities_of(model: "keras.Model", inputs: np.ndarray) -> np.ndarray:
-    """(n, 128, 128, channels) to (n, 128, 128) probabilities of the target."""
+    """(n, 128, 128, 1) to (n, 128, 128) probabilities of the target."""
     return model.predict(inputs, batch_size=32, verbose=0)[..., 0]
 
 
@@ -350,8 +348,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         if run.is_finished:
             return show(run.metrics, unit)
         labkit.prepare(config.seed, config.precision)
-        channels = parts["train"].inputs.shape[-1]
-        model = build_unet(config.width, channels)
+        model = build_unet(config.width)
         verbose = 2 if config.smoke else "auto"
         train(model, config, parts["train"], parts["validation"], run, verbose)
         metrics = {"train_seconds": run.seconds, **convergence(run.history)}
@@ -359,7 +356,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             3 * forward_flops(model) * config.epochs * len(parts["train"].inputs) / 1e15
         )
 
-        twin = restored(run.best_file, config, channels)
+        twin = restored(run.best_file, config)
         metrics["best_epoch"] = int(np.argmax(run.history["val_dice"])) + 1
         metrics["parameters"] = twin.count_params()
 
