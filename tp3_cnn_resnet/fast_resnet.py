@@ -6,7 +6,8 @@ What each part is for, and where it comes from:
 - Identity kernels: each convolution begins by passing its input's channels on.
 - Alternating flips: each picture is mirrored every other epoch, so that two epochs show both
   sides once instead of leaving it to chance.
-- Small pictures first: an epoch at 24x24 pixels costs little more than half of one at 32x32.
+- Small pictures first: at 24x24 pixels an epoch has 9/16 of the work that it has at 32x32.
+- SiLU: close to the original's GELU, and cheaper.
 - Fast shifts: the normalisations' shifts learn 64 times as fast as the kernels.
 - Lookahead: every five steps the weights go only part of the way, towards the end less and less.
 - Label smoothing, and one cycle of the learning rate, up for a quarter of the steps, then down.
@@ -61,7 +62,7 @@ class Recipe:
 
 
 RECIPES = {
-    "default": Recipe(epochs=6, small_share=0.67),
+    "default": Recipe(epochs=6, small_share=0.5, widths=(64, 192, 256)),
     "long": Recipe(epochs=20, small_share=0.3),
     "record": Recipe(epochs=22, small_share=0.3, widths=(128, 384, 384)),
 }
@@ -94,7 +95,7 @@ def build(images: np.ndarray, recipe: Recipe) -> keras.Model:
     """
     inputs = keras.Input((None, None, 3))  # (B, 32, 32, 3)
     whiten = keras.layers.Conv2D(24, PATCH, trainable=False, name="whitening")
-    x = keras.layers.Activation(gelu)(whiten(inputs))  # (B, 31, 31, 24)
+    x = keras.layers.Activation("silu")(whiten(inputs))  # (B, 31, 31, 24)
     whiten.set_weights(whitening(to_input(images[:5000])))
     for width in recipe.widths:  # halves the sides: 31, 15, 7, 3
         x = normalise_and_activate(keras.layers.MaxPooling2D()(convolve(x, width)))
@@ -119,15 +120,9 @@ def convolve(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
 
 
 def normalise_and_activate(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Batch normalisation that remembers two or three batches, then GELU; the shape stays."""
+    """Batch normalisation that remembers two or three batches, then SiLU; the shape stays."""
     x = OnePassBatchNormalization(momentum=0.6, epsilon=1e-5, scale=False)(x)
-    return keras.layers.Activation(gelu)(x)
-
-
-@keras.saving.register_keras_serializable("tp3_cnn_resnet")
-def gelu(x: keras.KerasTensor) -> keras.KerasTensor:
-    """GELU by its tanh formula: the exact one takes longer and is no better here."""
-    return ops.gelu(x, approximate=True)
+    return keras.layers.Activation("silu")(x)
 
 
 # --- Batches -------------------------------------------------------------------------------------
