@@ -124,15 +124,15 @@ def heat_figure(
 def first_layer(model: "keras.Model", image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First convolution: kernels (k, k, 3, channels) and maps (h, w, channels) of `image`.
 
-    `image` is (H, W, 3) in 0..1; the maps are taken behind the first ReLU.
+    `image` is (H, W, 3) in 0..1; the maps are taken behind the first activation.
     """
     kernels = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
-    relu = next(
+    activated = next(
         layer
         for layer in model.layers
-        if getattr(layer, "activation", None) is keras.activations.relu
+        if getattr(layer, "activation", keras.activations.linear) is not keras.activations.linear
     )
-    maps = keras.Model(model.input, relu.output)(image[None])[0]
+    maps = keras.Model(model.input, activated.output)(image[None])[0]
     return kernels.get_weights()[0], keras.ops.convert_to_numpy(maps)
 
 
