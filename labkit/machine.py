@@ -5,7 +5,8 @@ import os
 import platform
 import socket
 import subprocess
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, wraps
 from importlib import metadata
 from pathlib import Path
 
@@ -39,14 +40,20 @@ def _spare_fit_the_tuner() -> None:
 
     Its thread sleeps 10 ms, then twice as long each time, and when a pipeline ends it often misses
     the call to stop: the end of an epoch then waits for the end of a sleep, up to as long as the
-    epoch itself took. Keras has no setting for it. What comes out of a pipeline stays the same.
+    epoch itself took; `tools/bench/fit_waiting.py` measures it. Keras has no setting for this. What
+    comes out of a pipeline stays the same.
     """
     import tensorflow as tf
 
     options = tf.data.Options()
     options.autotune.enabled = False
     iterate = tf.data.Dataset.__iter__
-    tf.data.Dataset.__iter__ = lambda dataset: iterate(dataset.with_options(options))
+
+    @wraps(iterate)
+    def iterate_untuned(dataset: tf.data.Dataset) -> Iterator:
+        return iterate(dataset.with_options(options))
+
+    tf.data.Dataset.__iter__ = iterate_untuned
 
 
 def _is_no_advice_on_retracing(record: logging.LogRecord) -> bool:
