@@ -15,6 +15,18 @@ SCRIPTS = [  # in the order of use; test_comparison runs TP2's other two
     "tp3_cnn_resnet.style_transfer",
     "tp3_cnn_resnet.segmentation_demo",
     "tp3_cnn_resnet.box_demo",
+    *(
+        pytest.param(script, marks=pytest.mark.slow)
+        for script in (
+            "tp4_unet_conv3d.unet_segmentation",
+            "tp4_unet_conv3d.evaluate",
+            "tp4_unet_conv3d.loss_comparison",
+            "tp4_unet_conv3d.conv3d_analysis",
+            "tp5_seq2seq_attention.attention_exercise",
+            "tp5_seq2seq_attention.seq2seq_attention",
+            "tp5_seq2seq_attention.evaluate",
+        )
+    ),
 ]
 
 

@@ -47,6 +47,7 @@ TRAIN, EVALUATE = "tp1_mnist_api.train_model", "tp1_mnist_api.evaluate"
 CLASSIFY, EXAMINE = "tp3_cnn_resnet.cnn_classification", "tp3_cnn_resnet.evaluate"
 STYLE = "tp3_cnn_resnet.style_transfer"
 SEGMENT, INSPECT = "tp4_unet_conv3d.unet_segmentation", "tp4_unet_conv3d.evaluate"
+FORECAST = "tp5_seq2seq_attention.seq2seq_attention"
 SHIPPED = str(machine.ROOT / "tp1_mnist_api" / "model" / "mnist.tflite")
 EXPERIMENTS = {
     "tp1": [
@@ -100,6 +101,28 @@ EXPERIMENTS = {
         Experiment(
             "tp4_unet_conv3d.conv3d_analysis", "", (), (0, 1, 2), data="auto", comparison=True
         ),
+    ],
+    "tp5": [
+        Experiment(
+            "tp5_seq2seq_attention.attention_exercise",
+            "",
+            ("--task", "all"),
+            (0, 1, 2),
+            data="auto",
+            comparison=True,
+        ),
+        Experiment(FORECAST, "synthetic", (), (0, 1, 2), data="auto"),
+        Experiment(FORECAST, "monthly", ("--series", "monthly"), (0, 1, 2), data="auto"),
+        *(
+            Experiment(
+                FORECAST,
+                f"etth1_{horizon}",
+                ("--series", "etth1", "--horizon", str(horizon)),
+                (0, 1, 2),
+            )
+            for horizon in (96, 192, 336, 720)
+        ),
+        Experiment(FORECAST, "etth1_ot", ("--series", "etth1-ot"), (0, 1, 2)),
     ],
 }
 

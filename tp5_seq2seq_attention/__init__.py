@@ -1,0 +1,1 @@
+"""TP5: attention, and sequences that are turned into sequences."""

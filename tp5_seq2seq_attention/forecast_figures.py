@@ -1,0 +1,106 @@
+"""Pictures of forecasts, their errors and what the decoder looked back at."""
+
+import numpy as np
+
+from labkit import figures
+from tp5_seq2seq_attention.forecast_metrics import attention_span, step_errors
+from tp5_seq2seq_attention.series import Series
+
+SHOWN_PAST = 200
+"""Known steps that a forecast's picture shows at most."""
+
+
+def attention_figure(weights: np.ndarray, segment: int, title: str) -> "figures.Figure":
+    """Heat map of `weights` (S, T), decoder step by encoder step, and the mean span of each row."""
+    steps, length = weights.shape
+    figure, (axis, right) = figures.subplots(1, 2, size=(11, 1.8 + 0.2 * min(20, max(6, steps))))
+    image = axis.imshow(weights, aspect="auto", cmap="viridis", vmin=0, interpolation="nearest")
+    ticks = np.unique(np.linspace(0, length - 1, 6).astype(int))
+    axis.set_xticks(ticks, [f"{segment * (tick - length + 1)}" for tick in ticks])
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.set(
+        xlabel="encoder step (steps of the series before the forecast)",
+        ylabel="decoder step", title=title,
+    )  # fmt: skip
+    axis.grid(False)
+    figure.colorbar(image, ax=axis, label="weight")
+    found = attention_span(weights[None], segment)
+    right.plot(np.arange(steps), found["span"], marker="o", label="steps that hold 90 %")
+    right.plot(np.arange(steps), found["effective"], marker="o", label="exp(entropy)")
+    right.axhline(length, color="0.6", linestyle=":", label="all of them")
+    right.set(xlabel="decoder step", ylabel="encoder steps", title="Span", ylim=(0, 1.05 * length))
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.legend(fontsize=8)
+    return figure
+
+
+def forecasts_figure(series: Series, arrays: dict[str, np.ndarray]) -> "figures.Figure":
+    """Four test windows from the first to the last: what was known, forecast, and came."""
+    test, unit = series.parts["test"], series.unit
+    look_back, horizon = series.shape.look_back, series.shape.horizon
+    past = min(look_back, SHOWN_PAST)
+    figure, axes = figures.subplots(2, 2, size=(12, 6.4))
+    channel = len(series.channels) - 1
+    chosen = np.linspace(0, len(test.whole) - 1, 4).astype(int)
+    before, after = np.arange(-past + 1, 1), np.arange(1, horizon + 1)
+    for axis, index in zip(np.ravel(axes), chosen, strict=True):
+        axis.plot(before, test.history[index, channel, -past:] * unit, color="0.5", label="known")
+        axis.plot(after, test.future[index, channel] * unit, color="black", label="came")
+        axis.plot(after, arrays["forecast"][index, channel, :, 0] * unit, label="forecast")
+        low, high = np.moveaxis(arrays["ends"][index, channel] * unit, -1, 0)
+        axis.fill_between(after, low, high, color="C0", alpha=0.18, label="90 % interval")
+        axis.plot(
+            after, arrays["floor_ridge"][index, channel] * unit, "--", linewidth=1, label="ridge"
+        )
+        axis.set(title=f"{series.channels[channel]}, test window {index}", xlabel="step")
+    np.ravel(axes)[0].legend(fontsize=8)
+    return figure
+
+
+def errors_figure(series: Series, arrays: dict[str, np.ndarray]) -> "figures.Figure":
+    """Mean squared error of each step ahead, network and floors."""
+    future = series.parts["test"].future
+    figure, axis = figures.subplots(size=(7, 4.2))
+    answers = {"network": arrays["forecast"][..., 0]} | {
+        name.removeprefix("floor_").replace("_", " "): answer
+        for name, answer in arrays.items()
+        if name.startswith("floor_")
+    }
+    for index, (name, answer) in enumerate(answers.items()):
+        errors = step_errors(answer, future, series.unit)
+        axis.plot(
+            np.arange(1, len(errors) + 1), errors, label=name,
+            marker="o" if len(errors) < 40 else None, linewidth=2.2 if index == 0 else 1.2,
+        )  # fmt: skip
+    axis.set(xlabel="steps ahead", ylabel="mean squared error", title="Test error by step")
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def curves_figure(history: dict[str, list[float]]) -> "figures.Figure":
+    """Training loss, and free-running validation error."""
+    figure, axes = figures.subplots(1, 2, size=(10, 3.8))
+    for axis, name, title in zip(
+        axes, ("loss", "val_mse"), ("Training loss", "Validation MSE, free-running"), strict=True
+    ):
+        axis.plot(np.arange(1, len(history[name]) + 1), history[name], marker=".")
+        axis.set(xlabel="epoch", title=title)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def draw_all(
+    series: Series, arrays: dict[str, np.ndarray], history: dict[str, list[float]]
+) -> dict[str, "figures.Figure"]:
+    """The figures of a training, by file name."""
+    segment = series.shape.segment
+    mean = arrays["attention"].mean(axis=0)
+    last = arrays["attention"][len(series.channels) * (len(series.parts["test"].whole) // 2) - 1]
+    return {
+        "learning_curves": curves_figure(history),
+        "forecasts": forecasts_figure(series, arrays),
+        "error_by_step": errors_figure(series, arrays),
+        "attention": attention_figure(mean, segment, "Attention, mean over test windows"),
+        "attention_of_one": attention_figure(last, segment, "Attention in one test window"),
+    }
