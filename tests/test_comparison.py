@@ -83,6 +83,7 @@ def configurations(run: labkit.Run) -> set[str]:
     return {name.partition("/")[0] for name in content(run)["series"]}
 
 
+@pytest.mark.slow
 def test_choices_are_the_same_whatever_the_test_images_are(compared, monkeypatch):
     """Poisoned test labels change what is reported and nothing that was chosen."""
     load = comparison.load_images

@@ -220,6 +220,7 @@ def test_the_evaluation_of_a_missing_or_damaged_model_is_a_clear_error(tmp_path,
     assert str(path) in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_pictures_of_real_digits_are_read(real_data):
     metrics = evaluate_pictures.main(["--images", "25", "--data", "real", "--part", "training"])

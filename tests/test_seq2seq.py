@@ -281,6 +281,7 @@ def test_it_learns_32_windows_by_heart():
     assert np.mean((forecast - windows[..., 8:]) ** 2) < 0.1 * windows.var()
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted_and_the_evaluation_agrees(tmp_path, monkeypatch):
     arguments = ["--smoke", "--data", "sample"]
     monkeypatch.setattr(

@@ -4,17 +4,17 @@ import importlib
 
 import pytest
 
-SCRIPTS = [  # in the order of use; test_comparison runs TP2's other two
+SCRIPTS = [  # in the order of use; test_comparison runs the third of TP2
     "tp1_mnist_api.train_model",
     "tp1_mnist_api.evaluate",
     pytest.param("tp2_improvement.tp2_ex1_bias_variance", marks=pytest.mark.slow),
     pytest.param("tp2_improvement.tp2_ex2_regularization", marks=pytest.mark.slow),
-    "tp2_improvement.tp2_ex4_batchnorm",
+    pytest.param("tp2_improvement.tp2_ex4_batchnorm", marks=pytest.mark.slow),
     "tp3_cnn_resnet.cnn_classification",
     "tp3_cnn_resnet.evaluate",
     "tp3_cnn_resnet.style_transfer",
-    "tp3_cnn_resnet.segmentation_demo",
-    "tp3_cnn_resnet.box_demo",
+    pytest.param("tp3_cnn_resnet.segmentation_demo", marks=pytest.mark.slow),
+    pytest.param("tp3_cnn_resnet.box_demo", marks=pytest.mark.slow),
     *(
         pytest.param(script, marks=pytest.mark.slow)
         for script in (

@@ -158,7 +158,7 @@ def test_words_on_a_confusion_matrix_are_turned_and_digits_are_not():
         assert {label.get_rotation() for label in axis.get_xticklabels()} == {rotation}
 
 
-@pytest.mark.parametrize("model", ["cnn", "fast-resnet"])
+@pytest.mark.parametrize("model", ["cnn", pytest.param("fast-resnet", marks=pytest.mark.slow)])
 def test_examination_repeats_the_trainings_figures(model, capsys):
     trained = cnn_classification.main(["--model", model, "--smoke", "--data", "sample"])
     identifier = labkit.find_run("tp3_cnn_resnet.cnn_classification").state["run_id"]
