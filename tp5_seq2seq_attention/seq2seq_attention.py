@@ -52,7 +52,7 @@ class Config:
     """Steps to forecast, 1 or more; if not given 10, 12 or, on ETTh1, 96 (a multiple of 24)."""
     decoder: Literal["auto", "forced", "scheduled", "direct"] = "auto"
     """forced: teacher forcing; scheduled: its own output takes over bit by bit; direct: it is told
-    which step it writes, never what it wrote; auto: the best on validation."""
+    which step it writes, never what it wrote; auto: by series."""
     normalise: Literal["auto", "none", "last", "instance"] = "auto"
     """Of each window: nothing, its last value as zero, or mean and deviation; auto: by series."""
     epochs: int | None = None
@@ -73,7 +73,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a series is learnt; each figure was chosen on validation windows."""
+    """How a series is learnt."""
 
     decoder: str
     normalise: str
