@@ -205,6 +205,7 @@ def test_a_resumed_trial_equals_an_uninterrupted_one(tmp_path, monkeypatch):
 # --- The script ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_comparison_whole_and_examined():
     metrics = attention_exercise.main(["--smoke", "--ray-address", "off"])
     assert all(isinstance(value, float) for value in metrics.values())

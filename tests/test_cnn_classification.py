@@ -244,9 +244,8 @@ def test_mirror_images_are_averaged(images):
     assert loss == pytest.approx(-np.log(mean[np.arange(60), part.labels]).mean(), rel=1e-4)
 
 
-@pytest.mark.parametrize(  # on small pictures, on whole ones
-    "stop_after", [1, pytest.param(2, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_after", [1, 2])  # on small pictures, on whole ones
 def test_resumed_equals_uninterrupted(images, tmp_path, monkeypatch, stop_after):
     monkeypatch.setitem(fast_resnet.RECIPES, "default", NARROW)
     arguments = ["--data", "sample", "--epochs", "3", "--precision", "float32"]

@@ -269,6 +269,7 @@ def test_spans_of_known_weights():
 # --- The script ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_learns_32_windows_by_heart():
     labkit.prepare(0)
     windows = RNG.standard_normal((32, 1, 12)).astype(np.float32)

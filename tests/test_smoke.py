@@ -43,6 +43,7 @@ def test_smoke(script, shared_home, monkeypatch):
     assert all(isinstance(value, float) for value in metrics.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["dense", "dense-strong"])
 def test_smoke_of_the_other_models(model):
     from tp1_mnist_api.train_model import main

@@ -39,6 +39,7 @@ BUILDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILDERS)
 def test_each_model_can_learn_32_images_by_heart(name, few):
     labkit.prepare(0)

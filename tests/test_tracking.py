@@ -22,6 +22,7 @@ with mlflow.start_run(run_name=sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_eight_first_openers_at_once(home, tmp_path):
     (home / "mlflow.db").unlink()
     processes = [
