@@ -56,7 +56,8 @@ def learning_curves(history: dict[str, list[float]], names: Sequence[str]) -> "F
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
         epochs = np.arange(1, len(history[name]) + 1)
         axis.plot(epochs, history[name], marker="o", markersize=3, label="training (running mean)")
-        axis.plot(epochs, history[f"val_{name}"], marker="o", markersize=3, label="validation")
+        if f"val_{name}" in history:
+            axis.plot(epochs, history[f"val_{name}"], marker="o", markersize=3, label="validation")
         axis.set(xlabel="epoch", title=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend()

@@ -66,6 +66,8 @@ def test_the_split_is_the_last_tenth():
     np.testing.assert_array_equal(validation.images, data.x_train[-100:])
     assert training.one_hot.shape == (900, 10)
     np.testing.assert_array_equal(training.one_hot.argmax(axis=1), training.labels)
+    training, validation = split(data, 0.0)
+    assert (len(training.images), len(validation.images)) == (1000, 0)
 
 
 def test_whitened_patches_are_uncorrelated(images):

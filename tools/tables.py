@@ -140,6 +140,7 @@ def tp3_accuracy() -> str:
     for variant, content in found.items():
         metrics = content["metrics"]
         last = metrics.get("test_accuracy_last_epoch")
+        validation = metrics.get("validation_accuracy")
         rows.append(
             [
                 TP3[variant],
@@ -147,7 +148,7 @@ def tp3_accuracy() -> str:
                 f"**{spread(metrics['test_accuracy'], 100)}**",
                 spread(metrics["test_accuracy_mirrored"], 100),
                 spread(last, 100) if last else "",
-                spread(metrics["validation_accuracy"], 100),
+                spread(validation, 100) if validation else "",
                 f"{metrics['training_petaflop']['mean']:.3f}",
                 spread(content["train_seconds"], digits=0),
             ]

@@ -90,9 +90,9 @@ class Part:
         return np.eye(NUM_CLASSES, dtype=np.float32)[self.labels]
 
 
-def split(data: labkit.Images) -> tuple[Part, Part]:
-    """Training and validation part, the same for every seed."""
-    border = round(len(data.x_train) * (1 - VALIDATION_SHARE))
+def split(data: labkit.Images, share: float = VALIDATION_SHARE) -> tuple[Part, Part]:
+    """Training part and validation part, the last `share` of the pictures; for every seed alike."""
+    border = round(len(data.x_train) * (1 - share))
     return (
         Part(data.x_train[:border], data.y_train[:border]),
         Part(data.x_train[border:], data.y_train[border:]),
@@ -204,8 +204,8 @@ def report(config: Config, metrics: dict[str, float], source: str) -> str:
     """The run's `report.md`: result beside its floors, and how the weights were chosen."""
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
     chosen = (
-        "The last epoch's weights are tested: the number of epochs was fixed beforehand, on "
-        "validation pictures, and the learning rate ends at its lowest."
+        "The last epoch's weights are tested: the number of epochs was fixed beforehand, and the "
+        "learning rate ends at its lowest."
         if config.model == "fast-resnet"
         else "The weights of the best validation epoch are tested; beside them, the last epoch's."
     )
@@ -240,18 +240,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     data = labkit.load_cifar10(config.data)
     if config.smoke:
         data = data.head(512, 256)
-    training, validation = split(data)
     test = Part(data.x_test, data.y_test)
 
     labkit.prepare(config.seed)  # before anything imports Keras
     recipe = fast_resnet.RECIPES[config.budget]
+    is_fast = config.model == "fast-resnet"
+    training, validation = split(data, recipe.validation_share if is_fast else VALIDATION_SHARE)
     build = {
         "cnn": build_cnn,
         "resnet-plain": partial(build_resnet, momentum=None),
         "resnet": build_resnet,
         "fast-resnet": partial(fast_resnet.build, training.images, recipe),
     }[config.model]
-    is_fast = config.model == "fast-resnet"
     epochs, optimizer = (recipe.epochs, "sgd") if is_fast else (EPOCHS, "adam")
     if config.rate == "falling":
         optimizer += "_falling"
@@ -291,8 +291,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             ("validation", validation),
             ("test", test),
         ):
-            loss, accuracy = score(twin, examined)
-            metrics |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
+            if len(examined.images):  # every picture may have gone into the training
+                loss, accuracy = score(twin, examined)
+                metrics |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
         metrics["test_accuracy_mirrored"] = score(twin, test, mirrored=True)[1]
         metrics["parameters"] = twin.count_params()
         small = recipe.small_epochs(config.epochs) if is_fast else 0
