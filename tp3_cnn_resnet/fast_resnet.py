@@ -50,7 +50,7 @@ class Recipe:
     widths: tuple[int, ...] = (64, 256, 256)
     batch_size: int = 500
     peak_learning_rate: float = 0.73
-    """For a batch of 500; proportional to the batch."""
+    """For this batch; a larger one asks for a rate that is larger in proportion."""
     momentum: float = 0.85
     weight_decay: float = 0.009
     """Decoupled; multiplied by the learning rate at each step."""
@@ -67,10 +67,11 @@ RECIPES = {
     "default": Recipe(epochs=6, small_share=0.5, widths=(64, 192, 256)),
     "long": Recipe(epochs=20, small_share=0.3),
     "record": Recipe(
-        epochs=17,
+        epochs=20,
         small_share=0.0,
         widths=(128, 384, 384),
-        peak_learning_rate=0.63,
+        batch_size=1000,
+        peak_learning_rate=1.27,  # the original's 0.87 times for these widths, for this batch
         validation_share=0.0,
     ),
 }
