@@ -153,7 +153,7 @@ def test_floors_on_etth1_are_the_published_ones(real_data):
     """Repeat-last as in DLinear's table, ridge as measured by independent code: same protocol."""
     found = load_series("etth1", data="real")
     future = found.parts["test"].future
-    answers = floors.floor_forecasts(found.parts, 24)
+    answers = floors.floor_forecasts(found.parts, 24, anchored=True)
     repeated = answers["repeat_last"] - future
     assert np.mean(repeated**2) == pytest.approx(1.295, abs=2e-3)
     assert np.mean(np.abs(repeated)) == pytest.approx(0.713, abs=2e-3)
@@ -203,10 +203,10 @@ def test_an_anchored_ridge_is_right_at_any_level():
 
 def test_floors_are_chosen_on_validation_alone():
     found = load_series("synthetic")
-    ridge, _ = floors.choose_ridge(found.parts["train"], found.parts["validation"])
+    ridge, _ = floors.choose_ridge(found.parts["train"], found.parts["validation"], False)
     changed = dict(found.parts)
     changed["test"] = series.Windows(found.parts["test"].whole * 3 + 1, 50)
-    answers = floors.floor_forecasts(changed, None)
+    answers = floors.floor_forecasts(changed, None, anchored=False)
     np.testing.assert_allclose(
         answers["ridge"], ridge(changed["test"].history), rtol=1e-5, atol=1e-6
     )

@@ -17,6 +17,7 @@ from labkit.machine import ROOT
 from labkit.results import FOLDER, read
 from tp2_improvement.evidence import mean_interval
 from tp4_unet_conv3d.conv3d_cost import cost_table
+from tp5_seq2seq_attention.floors import HORIZONS, PUBLISHED
 
 QUOTE = re.compile(
     r"(<!-- = (?P<result>[a-z0-9_.]+) (?P<first>[a-z0-9_.]+)(?: - (?P<second>[a-z0-9_.]+))?"
@@ -377,6 +378,98 @@ def tp4_cost() -> str:
     return cost_table(read("tp4_unet_conv3d.conv3d_analysis")["details"]["cost"])
 
 
+def tp5_attention() -> str:
+    """Accuracy and attention recall of the networks of every task and length, with the floors."""
+    content = read("tp5_seq2seq_attention.attention_exercise")
+    metrics, floors = content["metrics"], content["floors"]
+    names = list(dict.fromkeys(name.partition("/")[0] for name in metrics))
+    rows = []
+    for task in dict.fromkeys(name.rpartition("_")[2] for name in names):
+        words = re.sub(r"(\D+)(\d+)", r"`\1`, \2 words", task)
+        accuracy, recall = (floors[f"{floor}_{task}"] for floor in ("majority", "equal_weights"))
+        rows.append(
+            [words, "floor: majority, equal weights", f"{accuracy:.3f}", f"{recall:.3f}", ""]
+        )
+        for name in (name for name in names if name.endswith(f"_{task}")):
+            found = metrics.get(f"{name}/test_attention_recall")
+            rows.append(
+                [
+                    words,
+                    f"`{name.removesuffix(f'_{task}')}`",
+                    spread(metrics[f"{name}/test_accuracy"], digits=3),
+                    spread(found, digits=3) if found else "",
+                    spread(content["train_seconds"][name], digits=0),
+                ]
+            )
+    return table(["sentences", "network", "test accuracy", "attention recall", "seconds"], rows)
+
+
+TP5_SERIES = {
+    "synthetic": "synthetic, 10",
+    "monthly": "monthly, 12",
+    **{f"etth1_{horizon}": f"ETTh1, {horizon}" for horizon in HORIZONS},
+    "etth1_ot": "ETTh1, oil temperature, 96",
+}
+
+
+def tp5_forecasts(variants: tuple[str, ...]) -> str:
+    """Free-running test errors of the forecaster beside floors and published figures."""
+    found = {v: read(f"tp5_seq2seq_attention.seq2seq_attention.{v}") for v in variants}
+    floors = dict.fromkeys(
+        name
+        for content in found.values()
+        for name in content["floors"]
+        if not name.endswith("_mae")
+    )
+    rows = [
+        [
+            "best possible: the noise" if floor == "noise" else f"floor: {floor.replace('_', ' ')}",
+            *(
+                f"{content['floors'][floor]:.4f}" if floor in content["floors"] else ""
+                for content in found.values()
+            ),
+        ]
+        for floor in floors
+    ]
+    metrics = [content["metrics"] for content in found.values()]
+    rows.append(
+        ["**BiLSTM + attention**", *(f"**{spread(each['mse'], digits=4)}**" for each in metrics)]
+    )
+    rows.append(["its mean absolute error", *(spread(each["mae"], digits=4) for each in metrics)])
+    if set(variants) <= {f"etth1_{horizon}" for horizon in HORIZONS}:
+        places = [HORIZONS.index(int(variant.rpartition("_")[2])) for variant in variants]
+        for name, row in PUBLISHED.items():
+            rows.append([f"published: {name}", *(f"{row[place]:.3f}" for place in places)])
+    rows.append(["seconds", *(spread(c["train_seconds"], digits=0) for c in found.values())])
+    return table(["mean squared error", *(TP5_SERIES[variant] for variant in variants)], rows)
+
+
+def tp5_behaviour() -> str:
+    """What teacher forcing hides, what the intervals hold, how far attention reaches."""
+    rows = []
+    for variant, label in TP5_SERIES.items():
+        metrics = read(f"tp5_seq2seq_attention.seq2seq_attention.{variant}")["metrics"]
+        forced = metrics.get("teacher_forced_mse")
+        span, steps, equal, distance = (
+            metrics[f"attention_{name}"]["mean"]
+            for name in ("span", "steps", "span_of_equal_weights", "distance")
+        )
+        rows.append(
+            [
+                label,
+                spread(forced, digits=4) if forced else "",
+                spread(metrics["free_running_gap"], digits=4) if forced else "",
+                spread(metrics["raw_coverage"], 100, 1),
+                spread(metrics["coverage"], 100, 1),
+                f"{span:.1f} of {steps:.0f} ({equal:.0f})",
+                f"{distance:.1f} ({metrics['attention_distance_of_equal_weights']['mean']:.1f})",
+            ]
+        )
+    header = ["series", "MSE under teacher forcing", "free-running costs"]
+    header += ["90 % intervals hold, %", "calibrated, %", "steps with 90 % of the attention"]
+    return table([*header, "mean distance back"], rows)
+
+
 def findings(script: str) -> str:
     """The sentences that a comparison itself drew from its figures."""
     return "".join(f"- {sentence}\n" for sentence in read(script)["conclusions"])
@@ -529,6 +622,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "tp4_losses_findings": partial(findings, "tp4_unet_conv3d.loss_comparison"),
     "tp4_volumes": tp4_volumes,
     "tp4_cost": tp4_cost,
+    "tp5_attention": tp5_attention,
+    "tp5_attention_findings": partial(findings, "tp5_seq2seq_attention.attention_exercise"),
+    "tp5_forecasts": partial(tp5_forecasts, ("synthetic", "monthly")),
+    "tp5_etth1": partial(tp5_forecasts, tuple(f"etth1_{horizon}" for horizon in HORIZONS)),
+    "tp5_etth1_ot": partial(tp5_forecasts, ("etth1_ot",)),
+    "tp5_behaviour": tp5_behaviour,
     "data_licences": data_licences,
     **{f"tp2_{name}": partial(tp2_table, name) for name in TP2},
     **{f"tp2_{name}_findings": partial(findings, script) for name, (script, _) in TP2.items()},

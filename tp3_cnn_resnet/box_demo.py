@@ -190,7 +190,7 @@ def boxes_figure(
         true = Detections(test.boxes[column], np.ones(MOST), test.labels[column])
         for axis, shown in zip(axes[:, column], (true, raw[column], kept[column]), strict=True):
             axis.imshow(test.images[column], extent=(0, SIZE, SIZE, 0))
-            axis.set(xticks=[], yticks=[])
+            axis.set(xticks=[], yticks=[], autoscale_on=False)  # a box may reach out
             axis.grid(False)
             for box, score, label in zip(shown.boxes, shown.scores, shown.labels, strict=False):
                 draw_box(axis, box, CLASSES[label] + ("" if shown is true else f" {score:.0%}"))

@@ -72,16 +72,13 @@ def squared_error(forecast: np.ndarray, future: np.ndarray) -> float:
     return float(np.mean((forecast - future) ** 2, dtype=np.float64))
 
 
-def choose_ridge(train, validation) -> tuple[Ridge, float]:
+def choose_ridge(train, validation, anchored: bool) -> tuple[Ridge, float]:
     """The ridge regression of the lowest validation error, and its penalty."""
-    fitted = [
-        (ridge, penalty)
-        for anchored in (True, False)
-        for penalty, ridge in fit_ridges(train.history, train.future, anchored).items()
-    ]
-    return min(
-        fitted, key=lambda each: squared_error(each[0](validation.history), validation.future)
+    fitted = fit_ridges(train.history, train.future, anchored)
+    penalty = min(
+        fitted, key=lambda each: squared_error(fitted[each](validation.history), validation.future)
     )
+    return fitted[penalty], penalty
 
 
 def choose_period(validation) -> int:
@@ -93,10 +90,12 @@ def choose_period(validation) -> int:
     )
 
 
-def floor_forecasts(parts: dict, period: int | None, part: str = "test") -> dict[str, np.ndarray]:
+def floor_forecasts(
+    parts: dict, period: int | None, anchored: bool, part: str = "test"
+) -> dict[str, np.ndarray]:
     """Each floor's forecast for `part`; `period` None: chosen on validation."""
     examined, horizon = parts[part], parts[part].future.shape[-1]
-    ridge, _ = choose_ridge(parts["train"], parts["validation"])
+    ridge, _ = choose_ridge(parts["train"], parts["validation"], anchored)
     lag = period or choose_period(parts["validation"])
     return {
         "repeat_last": repeat_last(examined.history, horizon),

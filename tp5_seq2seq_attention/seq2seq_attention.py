@@ -220,7 +220,7 @@ def evaluate(
     metrics |= measures.interval_metrics(ends, test.future, unit)
     metrics |= measures.span_metrics(attention, series.shape.segment)
 
-    floors = floor_forecasts(series.parts, series.shape.period)
+    floors = floor_forecasts(series.parts, series.shape.period, series.shape.anchored)
     for name, answer in floors.items():
         errors = measures.point_errors(answer, test.future, unit)
         metrics |= {f"floor_{name}": errors["mse"], f"floor_{name}_mae": errors["mae"]}
@@ -241,7 +241,7 @@ def air_passengers(forecaster: "keras.Model", series: Series) -> dict[str, float
     answers = {"": forecast[..., 0]} | {
         f"_{name}": answer
         for name, answer in floor_forecasts(
-            series.parts, series.shape.period, "air_passengers"
+            series.parts, series.shape.period, series.shape.anchored, "air_passengers"
         ).items()
     }
     return {

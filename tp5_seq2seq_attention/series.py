@@ -57,10 +57,13 @@ class Shape:
     """Steps that the network reads and writes at once."""
     period: int | None
     """Of the seasonal naive forecast; None: the lag is chosen on validation."""
+    anchored: bool = True
+    """Whether the ridge floor forecasts differences to the last known value. That is right for a
+    level that drifts, and wrong where the last value is as noisy as any other."""
 
 
 SHAPES = {
-    "synthetic": Shape(look_back=50, horizon=10, segment=1, period=None),
+    "synthetic": Shape(look_back=50, horizon=10, segment=1, period=None, anchored=False),
     "monthly": Shape(look_back=36, horizon=12, segment=1, period=12),
     "etth1": Shape(look_back=336, horizon=96, segment=24, period=24),
     "etth1-ot": Shape(look_back=336, horizon=96, segment=24, period=24),
