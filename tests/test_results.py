@@ -79,15 +79,21 @@ def test_quality_gate_of_tp2(name: str, configuration: str):
     assert max(content["floors"].values()) < TP2_GATES[name, configuration] <= accuracy < 0.99
 
 
-TP3_GATES = {"fast_resnet": ("test_accuracy", 0.90), "fast_resnet_long": ("test_accuracy", 0.93)}
+CIFAR10 = "tp3_cnn_resnet.cnn_classification"
+PLAUSIBLE = {  # what a rerun must reach, and what would be too good to be true
+    (f"{CIFAR10}.cnn", "test_accuracy"): (0.70, 0.74),
+    (f"{CIFAR10}.fast_resnet", "test_accuracy"): (0.90, 0.93),
+    (f"{CIFAR10}.fast_resnet_long", "test_accuracy"): (0.93, 0.95),
+    (f"{CIFAR10}.fast_resnet_record", "test_accuracy"): (0.94, 0.96),
+}
 
 
-@pytest.mark.parametrize("variant", TP3_GATES)
-def test_quality_gate_of_tp3(variant: str):
-    content = results.read(f"tp3_cnn_resnet.cnn_classification.{variant}")
-    metric, gate = TP3_GATES[variant]
-    # The best published figure of a network of this build is 96 %, of three times the size.
-    assert max(content["floors"].values()) < gate <= content["metrics"][metric]["mean"] < 0.96
+@pytest.mark.parametrize(("name", "metric"), PLAUSIBLE)
+def test_a_reference_figure_is_neither_too_bad_nor_too_good(name: str, metric: str):
+    content = results.read(name)
+    lowest, highest = PLAUSIBLE[name, metric]
+    assert lowest <= content["metrics"][metric]["mean"] <= highest
+    assert "accuracy" not in metric or max(content["floors"].values()) < lowest
 
 
 def test_summary_against_numpy():

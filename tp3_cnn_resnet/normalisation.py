@@ -17,7 +17,7 @@ class OnePassBatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer through TensorFlow's single operation, forward and back.
 
     Keras computes mean, variance and scaling one after the other, in float32 also where all else
-    is bfloat16; the Mini-ResNet trains 1.7 times as fast this way. Weights, their order and
+    is bfloat16. `tools/bench/cifar_speed.py` measures what that costs. Weights, their order and
     inference are Keras', but the moving variance divides by n - 1 where Keras divides by n.
     """
 
