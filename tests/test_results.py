@@ -82,6 +82,7 @@ def test_quality_gate_of_tp2(name: str, configuration: str):
 CIFAR10 = "tp3_cnn_resnet.cnn_classification"
 PLAUSIBLE = {  # what a rerun must reach, and what would be too good to be true
     (f"{CIFAR10}.cnn", "test_accuracy"): (0.70, 0.74),
+    (f"{CIFAR10}.resnet_falling", "test_accuracy"): (0.80, 0.84),
     (f"{CIFAR10}.fast_resnet", "test_accuracy"): (0.90, 0.93),
     (f"{CIFAR10}.fast_resnet_long", "test_accuracy"): (0.93, 0.95),
     (f"{CIFAR10}.fast_resnet_record", "test_accuracy"): (0.94, 0.96),
@@ -94,6 +95,14 @@ def test_a_reference_figure_is_neither_too_bad_nor_too_good(name: str, metric: s
     lowest, highest = PLAUSIBLE[name, metric]
     assert lowest <= content["metrics"][metric]["mean"] <= highest
     assert "accuracy" not in metric or max(content["floors"].values()) < lowest
+
+
+def test_the_mini_resnet_is_above_the_cnn_in_every_seed():
+    cnn, resnet = (
+        results.read(f"{CIFAR10}.{variant}")["metrics"]["test_accuracy"]["values"]
+        for variant in ("cnn", "resnet_falling")
+    )
+    assert max(cnn) < min(resnet)
 
 
 def test_summary_against_numpy():
