@@ -15,6 +15,18 @@ def summary(values: list[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "std": deviation, "n": len(values), "values": values}
 
 
+def in_words(values: list[float], digits: int = 3, unit: str = "") -> str:
+    """`mean ± standard deviation unit (n)`. Usage: `in_words([0.97, 0.98])`, 0.975 ± 0.007 (n = 2).
+
+    The deviation is left out of a single value; no value at all is `never`.
+    """
+    if not values:
+        return "never"
+    found = summary(values)
+    spread = "" if found["std"] is None else f" ± {found['std']:.{digits}f}"
+    return f"{found['mean']:.{digits}f}{spread}{unit} (n = {found['n']})"
+
+
 def accuracy_interval(correct: int, total: int) -> tuple[float, float]:
     """Wilson's 95 % interval of an accuracy (Wilson, JASA 1927), from counts to 0..1.
 

@@ -13,7 +13,7 @@ from tools import reproduce, tables
 RESULTS = sorted((ROOT / "results").glob("*.json"))
 TRAININGS = [path for path in RESULTS if not path.name.startswith("bench.")]
 COMPARISONS = {
-    experiment.script
+    experiment.file
     for lab in reproduce.EXPERIMENTS.values()
     for experiment in lab
     if experiment.comparison

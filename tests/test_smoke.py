@@ -22,6 +22,7 @@ SCRIPTS = [  # in the order of use; test_comparison runs the third of TP2
             "tp4_unet_conv3d.evaluate",
             "tp4_unet_conv3d.loss_comparison",
             "tp4_unet_conv3d.conv3d_analysis",
+            "tp4_unet_conv3d.volume_segmentation",
             "tp5_seq2seq_attention.attention_exercise",
             "tp5_seq2seq_attention.seq2seq_attention",
             "tp5_seq2seq_attention.evaluate",

@@ -35,18 +35,24 @@ class Experiment:
     data: str = "real"
     """What the script is told of data: some pictures are generated, by design."""
     comparison: bool = False
-    """The script runs all seeds itself, of several configurations; then it has no variant."""
+    """The script runs all seeds itself, of several configurations."""
 
     @property
     def name(self) -> str:
         """What `--only` and the progress bar call it."""
         return self.variant or self.script.rpartition(".")[2]
 
+    @property
+    def file(self) -> str:
+        """Name of its results file, without the ending."""
+        return f"{self.script}.{self.variant}".removesuffix(".")
+
 
 TRAIN, EVALUATE = "tp1_mnist_api.train_model", "tp1_mnist_api.evaluate"
 CLASSIFY, EXAMINE = "tp3_cnn_resnet.cnn_classification", "tp3_cnn_resnet.evaluate"
 STYLE = "tp3_cnn_resnet.style_transfer"
 SEGMENT, INSPECT = "tp4_unet_conv3d.unet_segmentation", "tp4_unet_conv3d.evaluate"
+VOLUMES = "tp4_unet_conv3d.volume_segmentation"
 FORECAST = "tp5_seq2seq_attention.seq2seq_attention"
 SHIPPED = str(machine.ROOT / "tp1_mnist_api" / "model" / "mnist.tflite")
 EXPERIMENTS = {
@@ -101,6 +107,8 @@ EXPERIMENTS = {
         Experiment(
             "tp4_unet_conv3d.conv3d_analysis", "", (), (0, 1, 2), data="auto", comparison=True
         ),
+        Experiment(VOLUMES, "tubes", (), (0, 1, 2), data="sample", comparison=True),
+        Experiment(VOLUMES, "mri_volumes", (), (0, 1, 2), comparison=True),
     ],
     "tp5": [
         Experiment(
@@ -185,7 +193,7 @@ def reproduce_comparison(experiment: Experiment) -> None:
         if name.endswith("/train_seconds")
     }
     results.write(
-        experiment.script,
+        experiment.file,
         content(experiment, series, run.state)
         | {"train_seconds": seconds, "seconds": run.state["seconds"]}
         | {name: compared[name] for name in ("conclusions", "details")},
@@ -203,8 +211,7 @@ def reproduce(experiment: Experiment, progress: Iterable[int]) -> None:
             examine = importlib.import_module(experiment.then).main
             metrics = metrics | examine(["--run", state["run_id"], "--data", experiment.data])
         runs.append(metrics)
-    name = f"{experiment.script}.{experiment.variant}".removesuffix(".")
-    results.write(name, collect(experiment, runs, state))
+    results.write(experiment.file, collect(experiment, runs, state))
 
 
 def main(argv: list[str] | None = None) -> None:

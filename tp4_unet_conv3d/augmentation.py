@@ -24,7 +24,7 @@ class SegmentationBatches(Batches):
 
     def _shuffled(self) -> np.ndarray:
         order = super()._shuffled()
-        empty = ~self.y[order].any(axis=(1, 2, 3))
+        empty = ~self.y[order].any(axis=tuple(range(1, self.y.ndim)))
         dropped = np.flatnonzero(empty)[round(self.keep_empty * empty.sum()) :]
         return np.delete(order, dropped)
 
@@ -53,6 +53,21 @@ def turn(
             array[index] = turned[:, ::-1] if mirrored else turned
     images *= rng.uniform(0.9, 1.1, (len(images), 1, 1, 1)).astype(np.float32)
     return images, masks
+
+
+def mirror(
+    volumes: np.ndarray, masks: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each volume mirrored left to right or not, along depth or not, and a little brighter or not.
+
+    (n, d, h, w, c) and (n, d, h, w, 1) keep their shapes.
+    """
+    volumes, masks = volumes.copy(), masks.copy()
+    for index, (depth, width) in enumerate(1 - 2 * rng.integers(0, 2, (len(volumes), 2))):
+        for array in (volumes, masks):
+            array[index] = array[index, ::depth, :, ::width]
+    volumes *= rng.uniform(0.9, 1.1, (len(volumes), 1, 1, 1, 1)).astype(np.float32)
+    return volumes, masks
 
 
 def move_head(

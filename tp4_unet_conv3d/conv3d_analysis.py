@@ -24,7 +24,7 @@ import numpy as np
 
 import labkit
 from tp4_unet_conv3d.conv3d_cost import Setting, cost_figure, every_setting, measure, measure_all
-from tp4_unet_conv3d.conv3d_report import curves_figure, examples_figure, in_words, report
+from tp4_unet_conv3d.conv3d_report import curves_figure, examples_figure, percent, report
 from tp4_unet_conv3d.medmnist3d import load_medmnist3d
 from tp4_unet_conv3d.volumes import Volumes, draw_scene, helices, render
 
@@ -269,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         print(f"\n{text}")
         run.save_text("report.md", text)
         conclusions = [
-            f"{network}: {in_words(series[f'{network}/test_accuracy'])} of the test volumes."
+            f"{network}: {percent(series[f'{network}/test_accuracy'])} of the test volumes."
             for network in networks
         ]
         content = {"seeds": list(seeds), "series": series, "floors": floor_values}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from labkit import figures
-from labkit.results import summary
+from labkit.results import in_words
 from tp4_unet_conv3d.conv3d_cost import cost_table
 
 
@@ -55,11 +55,9 @@ def curves_figure(outcomes: list[dict]) -> "figures.Figure":
     return figure
 
 
-def in_words(sample: Sequence[float]) -> str:
-    """Mean and standard deviation in percent: `98.1 ± 0.3 % (n = 3)`."""
-    found = summary([100 * value for value in sample])
-    spread = "" if found["std"] is None else f" ± {found['std']:.1f}"
-    return f"{found['mean']:.1f}{spread} % (n = {found['n']})"
+def percent(sample: Sequence[float]) -> str:
+    """Shares in percent: `98.1 ± 0.3 % (n = 3)`."""
+    return in_words([100 * value for value in sample], 1, " %")
 
 
 def report(task: str, source: str, series: dict, floor_values: dict, rows: list) -> str:
@@ -68,7 +66,7 @@ def report(task: str, source: str, series: dict, floor_values: dict, rows: list)
     networks = list(dict.fromkeys(name.partition("/")[0] for name in series))
     lines = "".join(
         f"| {network} | {series[f'{network}/parameters'][0]:,.0f} | "
-        + " | ".join(in_words(series[f"{network}/{column}"]) for column in columns)
+        + " | ".join(percent(series[f"{network}/{column}"]) for column in columns)
         + f" | {np.mean(series[f'{network}/train_seconds']):.0f} |\n"
         for network in networks
     )

@@ -19,7 +19,7 @@ import numpy as np
 
 import labkit
 from labkit import figures
-from labkit.results import summary
+from labkit.results import in_words
 from tp4_unet_conv3d.models import build_unet
 from tp4_unet_conv3d.scenes import LevelName
 from tp4_unet_conv3d.unet_segmentation import Config as Trial
@@ -186,13 +186,7 @@ def table(outcomes: list[dict]) -> str:
         cells = []
         for metric in COLUMNS:
             sample = values(outcomes, metric)[loss]
-            cell = "never"
-            if sample:
-                found, digits = summary(sample), 3 if np.max(sample) <= 1 else 1
-                cell = f"{found['mean']:.{digits}f}"
-                cell += "" if found["std"] is None else f" ± {found['std']:.{digits}f}"
-                cell += f" (n = {found['n']})"
-            cells.append(cell)
+            cells.append(in_words(sample, 3 if np.max(sample, initial=0) <= 1 else 1))
         lines.append(f"| {loss} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -1,15 +1,13 @@
 """Losses of a binary mask: `LOSSES["dice"]()` and so on; each gives one value a picture.
 
-`y_true` is (B, height, width, 1) of zeros and ones, `y_pred` the same shape of probabilities. Sums
-run over the pixels of one picture, never over the batch: flattened over a batch, one large object
-outweighs all small ones.
+`y_true` is (B, height, width, 1) of zeros and ones, or (B, depth, height, width, 1) for volumes;
+`y_pred` holds probabilities in the same shape. Sums run over the pixels of one picture, never over
+the batch: flattened over a batch, one large object outweighs all small ones.
 """
 
 import keras
 from keras import ops
 
-PIXELS = (1, 2, 3)
-"""All axes but the batch's."""
 SMOOTH = 1.0
 """The hand-out's: keeps 0 / 0 away where mask and answer are both empty."""
 
@@ -21,12 +19,12 @@ class PictureLoss(keras.losses.Loss):
         """One value a picture, (B,). Raises `ValueError` where the shapes differ."""
         y_pred = ops.convert_to_tensor(y_pred, "float32")
         y_true = ops.cast(y_true, "float32")
-        if len(y_true.shape) != 4 or y_true.shape[1:] != y_pred.shape[1:]:
+        if len(y_true.shape) not in (4, 5) or y_true.shape[1:] != y_pred.shape[1:]:
             raise ValueError(
-                f"masks and answers must be (B, height, width, 1) both, got {y_true.shape} and "
-                f"{y_pred.shape}"
+                f"masks and answers must be (B, height, width, 1) both, or (B, depth, height, "
+                f"width, 1), got {y_true.shape} and {y_pred.shape}"
             )
-        return self.of_pictures(y_true, y_pred)
+        return self.of_pictures(*(ops.reshape(y, (ops.shape(y)[0], -1)) for y in (y_true, y_pred)))
 
 
 def _cross_entropy(
@@ -39,8 +37,8 @@ def _cross_entropy(
 
 
 def _soft_dice(y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor") -> "keras.KerasTensor":
-    both = ops.sum(y_true * y_pred, axis=PIXELS)
-    sizes = ops.sum(y_true, axis=PIXELS) + ops.sum(y_pred, axis=PIXELS)
+    both = ops.sum(y_true * y_pred, axis=1)
+    sizes = ops.sum(y_true, axis=1) + ops.sum(y_pred, axis=1)
     return (2 * both + SMOOTH) / (sizes + SMOOTH)
 
 
@@ -49,8 +47,8 @@ class BinaryCrossEntropy(PictureLoss):
     """Mean over pixels of -log p(truth). Where targets are small, nearly all of it is ground."""
 
     def of_pictures(self, y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor"):
-        """(B,) nats."""
-        return ops.mean(_cross_entropy(y_true, y_pred)[0], axis=PIXELS)
+        """(B, pixels) each to (B,) nats."""
+        return ops.mean(_cross_entropy(y_true, y_pred)[0], axis=1)
 
 
 @keras.saving.register_keras_serializable("tp4_losses")
@@ -68,7 +66,7 @@ class CrossEntropyAndDice(PictureLoss):
 
     def of_pictures(self, y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor"):
         """(B,)."""
-        entropy = ops.mean(_cross_entropy(y_true, y_pred)[0], axis=PIXELS)
+        entropy = ops.mean(_cross_entropy(y_true, y_pred)[0], axis=1)
         return entropy + 1 - _soft_dice(y_true, y_pred)
 
 
@@ -86,9 +84,9 @@ class Tversky(PictureLoss):
 
     def of_pictures(self, y_true: "keras.KerasTensor", y_pred: "keras.KerasTensor"):
         """(B,), 0 to 1."""
-        both = ops.sum(y_true * y_pred, axis=PIXELS)
-        false = ops.sum((1 - y_true) * y_pred, axis=PIXELS)
-        missed = ops.sum(y_true * (1 - y_pred), axis=PIXELS)
+        both = ops.sum(y_true * y_pred, axis=1)
+        false = ops.sum((1 - y_true) * y_pred, axis=1)
+        missed = ops.sum(y_true * (1 - y_pred), axis=1)
         weighted = self.false_weight * false + self.missed_weight * missed
         return 1 - (both + SMOOTH) / (both + weighted + SMOOTH)
 
@@ -115,7 +113,7 @@ class Focal(PictureLoss):
         """(B,) nats."""
         entropy, of_truth = _cross_entropy(y_true, y_pred)
         weight = self.alpha * y_true + (1 - self.alpha) * (1 - y_true)
-        return ops.mean(weight * (1 - of_truth) ** self.gamma * entropy, axis=PIXELS)
+        return ops.mean(weight * (1 - of_truth) ** self.gamma * entropy, axis=1)
 
     def get_config(self) -> dict:
         """Gamma and alpha, for saving."""

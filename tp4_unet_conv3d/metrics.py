@@ -16,7 +16,6 @@ import numpy as np
 from keras import ops
 from scipy import ndimage
 
-PIXELS = (1, 2, 3)
 THRESHOLDS = np.round(np.arange(0.05, 0.951, 0.05), 2)
 """What `choose_threshold` tries."""
 SMALL_AREA = 80
@@ -46,17 +45,18 @@ class PictureMetric(keras.metrics.Metric):
         y_pred: "keras.KerasTensor",
         sample_weight: "keras.KerasTensor | None" = None,
     ) -> None:
-        """Add a batch: both (B, height, width, 1); weights (B,)."""
-        y_true = ops.cast(y_true, "float32")
-        y_pred = ops.cast(y_pred, "float32")
+        """Add a batch: both (B, height, width, 1), or with a depth before it; weights (B,)."""
+        y_true, y_pred = (
+            ops.reshape(ops.cast(y, "float32"), (ops.shape(y)[0], -1)) for y in (y_true, y_pred)
+        )
         if self.threshold is not None:
             y_pred = ops.cast(y_pred > self.threshold, "float32")
-        both = ops.sum(y_true * y_pred, axis=PIXELS)
-        size = ops.sum(y_true, axis=PIXELS)
+        both = ops.sum(y_true * y_pred, axis=1)
+        size = ops.sum(y_true, axis=1)
         weight = ops.cast(size > 0, "float32")
         if sample_weight is not None:
             weight = weight * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
-        values = self.of_pictures(both, size, ops.sum(y_pred, axis=PIXELS))
+        values = self.of_pictures(both, size, ops.sum(y_pred, axis=1))
         self.total.assign_add(ops.sum(weight * values))
         self.count.assign_add(ops.sum(weight))
 

@@ -1,4 +1,4 @@
-"""TP4's U-Net: (B, 128, 128, 1) pictures to (B, 128, 128, 1) probabilities of the target."""
+"""TP4's U-Nets: pictures (B, 128, 128, 1), or volumes, to as many probabilities of the target."""
 
 import numpy as np
 
@@ -47,6 +47,37 @@ def build_unet(width: int = HANDOUT_WIDTH) -> "keras.Model":
     return keras.Model(inputs, outputs, name=f"unet{width}")  # (B, 128, 128, 1)
 
 
+def build_volume_unet(shape: tuple[int, int, int], width: int, depth: int) -> "keras.Model":
+    """The same U-Net for volumes (B, *shape, 1), with kernels of `depth` slices.
+
+    With `depth` 3, kernels are 3x3x3 and pooling is by 2x2x2 (Çiçek et al., MICCAI 2016). With
+    `depth` 1 they are 1x3x3 and 1x2x2: the U-Net for pictures, on every slice alone. The sides of
+    `shape` must be multiples of 8 (the depth only where it is pooled).
+    """
+    pool = (2 if depth > 1 else 1, 2, 2)
+
+    def block(x: "keras.KerasTensor", filters: int) -> "keras.KerasTensor":
+        for _ in range(2):
+            x = keras.layers.Conv3D(filters, (depth, 3, 3), padding="same")(x)
+            x = keras.layers.BatchNormalization(momentum=0.9)(x)
+            x = keras.layers.Activation("relu")(x)
+        return x
+
+    inputs = x = keras.Input((*shape, 1))
+    passed = []
+    for level in range(DEPTH):
+        x = block(x, width << level)
+        passed.append(x)
+        x = keras.layers.MaxPooling3D(pool)(x)
+    x = block(x, width << DEPTH)
+    for level in reversed(range(DEPTH)):
+        x = keras.layers.Conv3DTranspose(width << level, pool, strides=pool, padding="same")(x)
+        x = keras.layers.Concatenate()([x, passed[level]])
+        x = block(x, width << level)
+    outputs = keras.layers.Conv3D(1, 1, activation="sigmoid", dtype="float32")(x)
+    return keras.Model(inputs, outputs, name=f"unet_depth{depth}")
+
+
 def forward_flops(model: "keras.Model") -> int:
     """Multiplications and additions of `model`'s convolutions for one picture.
 
@@ -56,7 +87,7 @@ def forward_flops(model: "keras.Model") -> int:
     for layer in model.layers:
         if not hasattr(layer, "kernel"):
             continue
-        transposed = isinstance(layer, keras.layers.Conv2DTranspose)
+        transposed = "Transpose" in type(layer).__name__
         places = (layer.input if transposed else layer.output).shape[1:-1]
         total += 2 * int(np.prod(layer.kernel.shape)) * int(np.prod(places))
     return total

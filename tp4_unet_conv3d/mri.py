@@ -9,11 +9,16 @@ The layout is `kaggle_3m/<patient>/<patient>_<slice>.tif` and `..._<slice>_mask.
 the channels pre-contrast, FLAIR, post-contrast; `.jpg` and `.png` are read too. An optional
 `kaggle_3m/split.csv` with the columns `patient` and `split` (train, val, test) fixes the parts;
 otherwise the order of the patients' SHA-256 does, 70 %, 15 % and 15 %.
+
+Whole volumes are read from `lgg_volumes_flair96.npz`: for each patient `<patient>/flair` (d, 96,
+96) uint8 and `<patient>/mask` (d, 96, 12) uint8, eight pixels to a byte, and the patients' names in
+`train_patients` and `test_patients`.
 """
 
 import csv
 import hashlib
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +30,9 @@ from labkit.arguments import fail
 SIZE = 128
 FLAIR = 1
 """Its channel; gliomas are brightest there."""
+VOLUMES = "lgg_volumes_flair96.npz"
+SLICES = 32
+"""To which all volumes are resampled; they have 24 to 60."""
 PLACES = ("kaggle_3m", "lgg-mri-segmentation/kaggle_3m", "lgg_mri_segmentation/kaggle_3m")
 ENDINGS = (".tif", ".png", ".jpg")
 PARTS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -78,6 +86,65 @@ def read(root: Path, most: int | None = None) -> tuple[dict[str, Slices], str]:
         names = np.repeat(patients, [len(slices) for slices, _ in series])
         parts[part] = Slices(images, masks, names)
     return parts, f"real:{digest.hexdigest()[:8]}"
+
+
+def load_volumes(
+    most: int | None = None,
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
+    """Whole volumes (n, 32, 96, 96, 1) float32 and their masks (n, 32, 96, 96) bool, by part.
+
+    Also `real:<8 digits of the file's SHA-256>`. Normalised as slices are. The last quarter of the
+    training patients, in the order of their names, validates. `most` limits the patients of each
+    part. Leaves with exit code 2, naming what was tried, when the file is not there or is damaged.
+    """
+    folder = os.environ.get("LABKIT_DATA")
+    path = Path(folder).expanduser() / VOLUMES if folder else None
+    if path is None or not path.exists():
+        tried = f"{path}: absent" if path else "LABKIT_DATA: not set"
+        fail(f"--data real: whole volumes can't be had. Tried:\n  - {tried}")
+    try:
+        source = f"real:{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            training, test = sorted(file["train_patients"]), sorted(file["test_patients"])
+            held_out = max(1, len(training) // 4)
+            names = {
+                "train": training[:-held_out],
+                "validation": training[-held_out:],
+                "test": test,
+            }
+            if set(training) & set(test):
+                raise ValueError("a patient is in two parts")
+            pairs = {
+                part: [
+                    resample(
+                        file[f"{name}/flair"],
+                        np.unpackbits(file[f"{name}/mask"], axis=-1).astype(bool),
+                    )
+                    for name in patients[:most]
+                ]
+                for part, patients in names.items()
+            }
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        fail(f"--data real: {path} is damaged or of another layout ({error})")
+    return {
+        part: tuple(np.stack(arrays) for arrays in zip(*found, strict=True))
+        for part, found in pairs.items()
+    }, source
+
+
+def resample(volume: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`SLICES` slices at equal distances: linear between slices, and the nearest one's mask.
+
+    (d, h, w) uint8 and bool to (32, h, w, 1) float32, normalised, and (32, h, w) bool. Raises
+    `ValueError` where the shapes differ.
+    """
+    if volume.shape != mask.shape:
+        raise ValueError(f"a volume of {volume.shape} has a mask of {mask.shape}")
+    places = np.linspace(0, len(volume) - 1, SLICES)
+    below = np.minimum(places.astype(int), len(volume) - 2)
+    share = (places - below)[:, None, None]
+    values = (1 - share) * volume[below] + share * volume[below + 1]
+    return normalise(values)[..., None], mask[np.rint(places).astype(int)]
 
 
 def split(root: Path, patients: list[str]) -> dict[str, list[str]]:

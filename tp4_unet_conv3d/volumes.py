@@ -113,18 +113,7 @@ _AXIS = np.arange(SIZE, dtype=np.float32) - MIDDLE
 
 def render(scene: Scene) -> np.ndarray:
     """The volume of `scene`: (32, 32, 32) uint8, axes depth, row, column."""
-    volume = np.full((SIZE,) * 3, 0.2, np.float32)
-    sign = 1 if scene.handedness == RIGHT else -1
-    angle = scene.phase + sign * 2 * np.pi * _AXIS / scene.pitch
-    rows = scene.centre[0] + scene.tilt[0] * _AXIS + scene.radius * np.sin(angle)
-    columns = scene.centre[1] + scene.tilt[1] * _AXIS + scene.radius * np.cos(angle)
-    first, last = scene.extent
-    seen = (first <= _AXIS) & (last >= _AXIS)
-    volume += scene.brightness * (
-        seen[:, None, None]
-        * _bell(_AXIS - rows[:, None], scene.thickness)[:, :, None]
-        * _bell(_AXIS - columns[:, None], scene.thickness)[:, None, :]
-    )
+    volume = 0.2 + scene.brightness * tube(scene)
     for rod in scene.rods.astype(np.float32):
         point, direction, half, brightness = rod[:3], rod[3:6], rod[6], rod[7]
         z, y, x = (_AXIS - coordinate for coordinate in point)
@@ -139,8 +128,37 @@ def render(scene: Scene) -> np.ndarray:
     return np.rint(255 * np.clip(volume + scene.noise, 0, 1)).astype(np.uint8)
 
 
+def tube(scene: Scene) -> np.ndarray:
+    """The tube alone: (32, 32, 32) float32, 1 on its axis, falling off to 0."""
+    sign = 1 if scene.handedness == RIGHT else -1
+    angle = scene.phase + sign * 2 * np.pi * _AXIS / scene.pitch
+    rows = scene.centre[0] + scene.tilt[0] * _AXIS + scene.radius * np.sin(angle)
+    columns = scene.centre[1] + scene.tilt[1] * _AXIS + scene.radius * np.cos(angle)
+    first, last = scene.extent
+    seen = (first <= _AXIS) & (last >= _AXIS)
+    return (
+        seen[:, None, None]
+        * _bell(_AXIS - rows[:, None], scene.thickness)[:, :, None]
+        * _bell(_AXIS - columns[:, None], scene.thickness)[:, None, :]
+    ).astype(np.float32)
+
+
 def _bell(distance: np.ndarray, deviation: float) -> np.ndarray:
     return np.exp(-(distance**2) / (2 * deviation**2)).astype(np.float32)
+
+
+TUBE_EDGE = 0.5
+"""Part of its axis' brightness from which a voxel belongs to the tube."""
+
+
+def tubes(count: int, stream: int) -> tuple[np.ndarray, np.ndarray]:
+    """Volumes and the masks of their tubes: (count, 32, 32, 32) uint8 and bool.
+
+    `stream` keys the generator, apart from those of `helices`.
+    """
+    scenes = [draw_scene(np.random.default_rng([2025, stream, index])) for index in range(count)]
+    masks = [tube(scene) >= TUBE_EDGE for scene in scenes]
+    return np.stack([render(scene) for scene in scenes]), np.stack(masks)
 
 
 def helices(train: int = 1200, validation: int = 300, test: int = 1000) -> Volumes:

@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from labkit import figures
-from labkit.results import summary
+from labkit.results import in_words
 from tp5_seq2seq_attention.grammar import Sentences, TaskName, labels_of
 
 
@@ -83,13 +83,6 @@ def length_figure(outcomes: list[dict]) -> "figures.Figure":
         axis.set_xticks(sorted({outcome["length"] for outcome in outcomes}))
     axes[0].legend(fontsize=8)
     return figure
-
-
-def in_words(sample: list[float], digits: int = 3) -> str:
-    """Mean and standard deviation: `0.981 ± 0.003 (n = 3)`."""
-    found = summary(sample)
-    spread = "" if found["std"] is None else f" ± {found['std']:.{digits}f}"
-    return f"{found['mean']:.{digits}f}{spread} (n = {found['n']})"
 
 
 def _task_and_network(name: str) -> tuple[str, str]:

@@ -1,0 +1,179 @@
+"""TP4's U-Nets of volumes: one sees depth, one doesn't; whole MRI volumes; masks that go along."""
+
+import keras
+import numpy as np
+import pytest
+
+from tp4_unet_conv3d import losses, metrics, mri
+from tp4_unet_conv3d.augmentation import mirror
+from tp4_unet_conv3d.models import build_unet, build_volume_unet
+from tp4_unet_conv3d.volume_segmentation import Volumes, conclusions, load
+from tp4_unet_conv3d.volumes import TUBE_EDGE, draw_scene, tube, tubes
+
+
+def random_volumes(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+def test_without_depth_it_is_the_unet_for_pictures_on_every_slice():
+    pictures, volumes = build_unet(2), build_volume_unet((3, 128, 128), 2, 1)
+    for one, other in zip(pictures.weights, volumes.weights, strict=True):
+        shift = 0 if "variance" in one.path else 0.4
+        one.assign(random_volumes(*one.shape, seed=one.shape[-1]) - shift)
+        other.assign(keras.ops.reshape(one, other.shape))
+    x = random_volumes(2, 3, 128, 128, 1)
+    expected = pictures.predict(x.reshape(6, 128, 128, 1), verbose=0).reshape(x.shape)
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(volumes.predict(x, verbose=0), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("depth", "reaches"), [(1, False), (3, True)])
+def test_what_an_answer_depends_on(depth, reaches):
+    """Another slice is changed: slice 3's answer moves with kernels of three slices alone."""
+    keras.utils.set_random_seed(0)
+    model = build_volume_unet((8, 16, 16), 2, depth)
+    x = random_volumes(1, 8, 16, 16, 1)
+    changed = x.copy()
+    changed[:, 5] += 1
+    before, after = (model.predict(each, verbose=0)[0, 3] for each in (x, changed))
+    assert (np.abs(before - after).max() > 1e-6) == reaches
+
+
+def test_losses_and_metrics_take_a_volume_as_one_picture():
+    truth = (random_volumes(2, 3, 4, 5, 1) > 0.7).astype(np.float32)
+    answer = random_volumes(2, 3, 4, 5, 1, seed=1)
+    flat = [each.reshape(2, 60).astype(float) for each in (truth, answer)]
+    both, sizes = (flat[0] * flat[1]).sum(axis=1), flat[0].sum(axis=1) + flat[1].sum(axis=1)
+    assert float(losses.Dice()(truth, answer)) == pytest.approx(
+        np.mean(1 - (2 * both + 1) / (sizes + 1)), rel=1e-5
+    )
+    metric = metrics.Dice(threshold=None)
+    metric.update_state(truth, answer)
+    assert float(metric.result()) == pytest.approx(np.mean(2 * both / sizes), rel=1e-5)
+
+
+def test_slices_of_a_volume_are_scored_together():
+    masks = np.zeros((2, 3, 4, 4), bool)
+    masks[0, 0, :2], masks[1, 2, 0, 0] = True, True
+    part = Volumes(random_volumes(2, 3, 4, 4, 1), masks).slices()
+    answer = part.masks.copy()
+    answer[0, 0] = False  # half of the first volume's 8 voxels
+    dice, _ = metrics.overlap(answer, part.masks, part.groups)
+    np.testing.assert_allclose(dice, [2 * 4 / 12, 1])
+
+
+def test_masks_are_mirrored_with_their_volumes():
+    volumes = random_volumes(16, 4, 6, 8, 1)
+    masks = (volumes > 0.5).astype(np.float32)
+    kept = volumes.copy()
+    moved, moved_masks = mirror(volumes, masks, np.random.default_rng(0))
+    np.testing.assert_array_equal(volumes, kept)
+    brightness = moved.max(axis=(1, 2, 3, 4)) / volumes.max(axis=(1, 2, 3, 4))
+    assert brightness == pytest.approx(np.ones(16), abs=0.1001)
+    assert np.ptp(brightness) > 0.05
+    np.testing.assert_array_equal(moved_masks, moved / brightness[:, None, None, None, None] > 0.5)
+    assert 0 < (moved_masks == masks).all(axis=(1, 2, 3, 4)).sum() < 16
+
+
+def test_tubes_have_their_masks_and_parts_share_none():
+    volumes, masks = tubes(6, 0)
+    inside = [volume[mask].mean() for volume, mask in zip(volumes, masks, strict=True)]
+    outside = [volume[~mask].mean() for volume, mask in zip(volumes, masks, strict=True)]
+    assert np.greater(inside, outside).all()
+    scene = draw_scene(np.random.default_rng([2025, 0, 0]))
+    np.testing.assert_array_equal(masks[0], tube(scene) >= TUBE_EDGE)
+    others, _ = tubes(6, 1)
+    assert not any((volume == other).all() for volume in volumes for other in others)
+
+
+# --- Whole MRI volumes ---------------------------------------------------------------------------
+
+
+def write_volumes(path, train=8, test=2, width=96, shared=False):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    names = [f"patient{number}" for number in range(train + test)]
+    for number, name in enumerate(names):
+        depth = 24 + 3 * number
+        arrays[f"{name}/flair"] = rng.integers(0, 255, (depth, 96, width)).astype(np.uint8)
+        mask = np.zeros((depth, 96, 96), bool)
+        mask[number + 5 : number + 8, 40:60, 50:70] = True
+        arrays[f"{name}/mask"] = np.packbits(mask, axis=-1)
+    arrays["train_patients"] = np.array(names[:train])
+    arrays["test_patients"] = np.array(names[train - shared :])
+    np.savez(path, **arrays)
+
+
+def test_volumes_are_split_by_patient(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    write_volumes(tmp_path / mri.VOLUMES)
+    parts, source = mri.load_volumes()
+    assert source.startswith("real:")
+    assert [len(volumes) for volumes, _ in parts.values()] == [6, 2, 2]
+    every = np.concatenate([volumes for volumes, _ in parts.values()])
+    assert every.shape == (10, 32, 96, 96, 1)
+    assert every.dtype == np.float32
+    assert len(np.unique(every[:, 0, 0, 0, 0])) == 10
+    for _, masks in parts.values():
+        assert masks.dtype == bool
+        assert (masks.sum(axis=(2, 3)).max(axis=1) == 400).all()
+
+
+@pytest.mark.parametrize("fault", ["absent", "truncated", "width", "shared"])
+def test_volumes_that_cannot_be_had_are_named(fault, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    path = tmp_path / mri.VOLUMES
+    if fault != "absent":
+        write_volumes(path, width=80 if fault == "width" else 96, shared=fault == "shared")
+    if fault == "truncated":
+        path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(SystemExit) as stopped:
+        mri.load_volumes()
+    assert stopped.value.code == 2
+    assert str(path) in capsys.readouterr().err
+
+
+def test_resampling():
+    volume = np.repeat(np.arange(63, dtype=np.uint8)[:, None, None], 4, axis=1).repeat(4, axis=2)
+    mask = volume > 40
+    values, moved = mri.resample(volume, mask)
+    assert values.shape == (32, 4, 4, 1)
+    np.testing.assert_allclose(
+        np.diff(values[:, 0, 0, 0]), np.diff(values[:2, 0, 0, 0])[0], atol=1e-5
+    )
+    np.testing.assert_array_equal(moved[:, 0, 0], 2 * np.arange(32) > 40)
+    same, _ = mri.resample(volume[:32], mask[:32])
+    np.testing.assert_allclose(same, mri.normalise(volume[:32])[..., None], atol=1e-5)
+
+
+# --- What is concluded ---------------------------------------------------------------------------
+
+
+def outcome(network, dice, seconds, **more):
+    metrics = {"dice": dice, "train_seconds": seconds, **more}
+    return {"network": network, "metrics": metrics}
+
+
+def test_conclusions_follow_from_the_figures():
+    reached = {"epochs_to_dice_0.8": 4.0, "seconds_to_dice_0.8": 40.0}
+    outcomes = [
+        outcome("slices", 0.7, 10), outcome("slices", 0.72, 10),
+        outcome("volumes", 0.9, 30, **reached), outcome("volumes", 0.8, 30),
+    ]  # fmt: skip
+    found = conclusions(outcomes)
+    assert "0.850 ± 0.071 (n = 2) with 3x3x3" in found[0]
+    assert "every seed of the first is above" in found[0]
+    assert found[1] == "slices: 0 of 2 trainings reach validation Dice 0.8."
+    assert "1 of 2" in found[2]
+    assert "4.0 epochs and 40 s" in found[2]
+    assert "3.0 ± 0.0 (n = 2) times" in found[3]
+    outcomes[0]["metrics"]["dice"] = 0.85
+    assert "overlap" in conclusions(outcomes)[0]
+
+
+def test_simulated_parts_are_the_same_at_every_call():
+    first, source = load("sample", smoke=True)
+    load.cache_clear()
+    again, _ = load("sample", smoke=True)
+    assert source == "simulated:tubes"
+    np.testing.assert_array_equal(first["test"].inputs, again["test"].inputs)
