@@ -353,6 +353,33 @@ def tp4_losses() -> str:
     return table(["loss", *columns.values()], rows)
 
 
+def tp4_depth(variant: str) -> str:
+    """A U-Net of slices beside one of volumes."""
+    content = read(f"tp4_unet_conv3d.volume_segmentation.{variant}")
+    metrics = content["metrics"]
+    columns = {
+        "dice": ("Dice by volume", 3),
+        "iou": ("IoU", 3),
+        "boundary_f1": ("outlines F1, slices", 3),
+        "epochs_to_dice_0.8": ("epochs to validation Dice 0.8", 1),
+        "seconds_to_dice_0.8": ("seconds to it", 0),
+    }
+    rows = [
+        [f"floor: {name.replace('_', ' ')}", "", "", f"{value:.3f}", *[""] * len(columns)]
+        for name, value in sorted(content["floors"].items(), key=lambda floor: floor[1])
+    ]
+    for network, label in (("slices", "1x3x3, slice by slice"), ("volumes", "3x3x3")):
+        row = [label]
+        row.append(f"{metrics[f'{network}/parameters']['mean']:,.0f}")
+        row.append(f"{metrics[f'{network}/gigaflop_a_volume']['mean']:.2f}")
+        for name, (_, digits) in columns.items():
+            found = metrics.get(f"{network}/{name}")
+            row.append(spread(found, digits=digits) if found else "never")
+        rows.append([*row, spread(content["train_seconds"][network], digits=0)])
+    header = ["kernels", "parameters", "GFLOP a volume", *(label for label, _ in columns.values())]
+    return table([*header, "seconds"], rows)
+
+
 def tp4_volumes() -> str:
     """Conv3D beside the networks that see slices, and the floors."""
     content = read("tp4_unet_conv3d.conv3d_analysis")
@@ -621,6 +648,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "tp4_mri": partial(tp4_masks, {"mri": "U-Net, 16 filters"}),
     "tp4_losses": tp4_losses,
     "tp4_losses_findings": partial(findings, "tp4_unet_conv3d.loss_comparison"),
+    "tp4_tubes": partial(tp4_depth, "tubes"),
+    "tp4_tubes_findings": partial(findings, "tp4_unet_conv3d.volume_segmentation.tubes"),
+    "tp4_mri_volumes": partial(tp4_depth, "mri_volumes"),
+    "tp4_mri_volumes_findings": partial(
+        findings, "tp4_unet_conv3d.volume_segmentation.mri_volumes"
+    ),
     "tp4_volumes": tp4_volumes,
     "tp4_cost": tp4_cost,
     "tp5_attention": tp5_attention,
