@@ -252,7 +252,7 @@ def test_impossible_settings_are_one_message(arguments, message, capsys):
 
 def test_all_tasks_are_trials_with_names_that_are_allowed():
     trials = Config(task="all", seeds=2).trials()
-    assert len(trials) == 2 * (7 + 5 + 5)  # only `marked` grows
+    assert len(trials) == 2 * (9 + 5 + 5)  # only `marked` grows
     for trial in trials:
         assert trial.network in BUILDERS
         name = f"{trial.network}_{trial.task}{trial.length}-adam-crossentropy-s{trial.seed}"

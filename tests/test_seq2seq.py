@@ -376,7 +376,7 @@ def test_published_figures_stand_beside_the_same_protocol_only():
     [
         (["--epochs", "0"], "--epochs must be 1 or more, got 0"),
         (["--horizon", "0"], "--horizon must be 1 or more, got 0"),
-        (["--series", "etth1", "--horizon", "100", "--data", "sample"], "multiple of 24"),
+        (["--series", "etth1", "--horizon", "100", "--data", "sample"], "multiple of 48"),
         (["--horizon", "500"], "choose a smaller --horizon"),
     ],
 )

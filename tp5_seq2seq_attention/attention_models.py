@@ -19,34 +19,6 @@ FIRST_GAIN = 8.0
 """Of the scores: e^16 between the largest and the smallest weight, enough for any length here."""
 
 
-SHARPNESS = 0.02
-"""Of the entropy in the loss, see `Sharpen`."""
-
-
-@keras.saving.register_keras_serializable("tp5")
-class Sharpen(layers.Layer):
-    """Passes attention weights on and adds their mean entropy, times a factor, to the loss.
-
-    Once every answer is right, cross-entropy no longer cares about weight on words that do no harm.
-    The penalty asks, among weights that answer alike, for those that lie on few words.
-    """
-
-    def __init__(self, factor: float = SHARPNESS, **options: Any) -> None:
-        """`factor` is in nats of loss for a nat of entropy; 0 changes nothing."""
-        super().__init__(**options)
-        self.factor = factor
-
-    def call(self, weights: Any) -> Any:
-        """`weights` (B, T), as they are."""
-        entropy = -ops.sum(weights * ops.log(ops.maximum(weights, 1e-12)), axis=-1)  # (B,)
-        self.add_loss(self.factor * ops.mean(entropy))
-        return weights
-
-    def get_config(self) -> dict[str, Any]:
-        """What the constructor was given, for saving."""
-        return super().get_config() | {"factor": self.factor}
-
-
 def _words(length: int | None) -> tuple[Any, Any]:
     """Numbers of words, 0 for padding, and their vectors, which carry the mask of the padding."""
     tokens = keras.Input((length,), dtype="int32", name="tokens")  # (B, T)
@@ -108,7 +80,7 @@ def build_attention(
     else:
         attention = SimpleAttention("shared", FIRST_GAIN, name="attention")
         context, weights = attention(states, values)  # (B, 64), (B, T)
-    return keras.Model(tokens, {"label": _label(context, labels), "weights": Sharpen()(weights)})
+    return keras.Model(tokens, {"label": _label(context, labels), "weights": weights})
 
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {

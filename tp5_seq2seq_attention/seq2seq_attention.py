@@ -4,7 +4,7 @@
     python tp5_seq2seq_attention/seq2seq_attention.py --decoder forced      # teacher forcing only
     python tp5_seq2seq_attention/seq2seq_attention.py --horizon 20
     python tp5_seq2seq_attention/seq2seq_attention.py --series monthly
-    python tp5_seq2seq_attention/seq2seq_attention.py --series etth1        # a day in segments
+    python tp5_seq2seq_attention/seq2seq_attention.py --series etth1        # two days at a time
     python tp5_seq2seq_attention/seq2seq_attention.py --series etth1 --horizon 720
     python tp5_seq2seq_attention/seq2seq_attention.py --series etth1-ot     # oil temperature alone
     python tp5_seq2seq_attention/seq2seq_attention.py --smoke               # all of it, in seconds
@@ -49,7 +49,7 @@ class Config:
     series: SeriesName = "synthetic"
     """See series.py."""
     horizon: int | None = None
-    """Steps to forecast, 1 or more; if not given 10, 12 or, on ETTh1, 96 (a multiple of 24)."""
+    """Steps to forecast, 1 or more; if not given 10, 12 or, on ETTh1, 96 (a multiple of 48)."""
     decoder: Literal["auto", "forced", "scheduled", "direct"] = "auto"
     """forced: teacher forcing; scheduled: its own output takes over bit by bit; direct: it is told
     which step it writes, never what it wrote; auto: by series."""

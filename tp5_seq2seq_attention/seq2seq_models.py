@@ -3,7 +3,7 @@
 `B` windows of `C` channels are `N = B C` series for the network, which treats every channel alike.
 A series is read and written in segments of `G` steps: `T = look_back / G` are read and
 `S = horizon / G` written. With G = 1 this is the hand-out's network; with longer segments, as in
-SegRNN (Lin et al., arXiv 2308.11200), two weeks of hours are 14 steps for an LSTM instead of 336.
+SegRNN (Lin et al., arXiv 2308.11200), a month of hours is 15 steps for an LSTM instead of 720.
 
 Two models share all weights:
 

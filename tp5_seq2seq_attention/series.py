@@ -4,7 +4,7 @@
 | --- | --- | --- | --- |
 | `synthetic` | the hand-out's: two sines, a trend, noise | 50 -> 10 steps | in time, with a gap |
 | `monthly` | generated sales of many shops, seasons and trends | 36 -> 12 months | by shop |
-| `etth1` | a transformer's seven measurements | 336 -> 96 to 720 hours | 12, 4 and 4 months |
+| `etth1` | a transformer's seven measurements | 720 -> 96 to 720 hours | 12, 4 and 4 months |
 | `etth1-ot` | its oil temperature alone | the same | the same |
 
 A *window* is a stretch of `look_back` known values followed by `horizon` values to forecast. No
@@ -65,8 +65,8 @@ class Shape:
 SHAPES = {
     "synthetic": Shape(look_back=50, horizon=10, segment=1, period=None, anchored=False),
     "monthly": Shape(look_back=36, horizon=12, segment=1, period=12),
-    "etth1": Shape(look_back=336, horizon=96, segment=24, period=24),
-    "etth1-ot": Shape(look_back=336, horizon=96, segment=24, period=24),
+    "etth1": Shape(look_back=720, horizon=96, segment=48, period=24),
+    "etth1-ot": Shape(look_back=720, horizon=96, segment=48, period=24),
 }
 
 
@@ -82,6 +82,10 @@ class Windows:
     def history(self) -> np.ndarray:
         """(n, channels, look_back): what is known."""
         return self.whole[..., : self.look_back]
+
+    def shortened(self, look_back: int) -> "Windows":
+        """The same windows with only the last `look_back` known values."""
+        return Windows(self.whole[..., self.look_back - look_back :], look_back)
 
     @property
     def future(self) -> np.ndarray:
