@@ -304,7 +304,11 @@ def tp3_speed() -> str:
 def tp4_masks(variants: dict[str, str]) -> str:
     """Segmentations beside their floors: Dice, what was missed, outlines."""
     rows = []
-    found = {label: read(f"tp4_unet_conv3d.unet_segmentation.{v}") for v, label in variants.items()}
+    found = {
+        label: read(name)
+        for variant, label in variants.items()
+        if (FOLDER / f"{(name := f'tp4_unet_conv3d.unet_segmentation.{variant}')}.json").exists()
+    }
     floors = {name: v for content in found.values() for name, v in content["floors"].items()}
     for name, value in sorted(floors.items(), key=lambda floor: floor[1]):
         rows.append([f"floor: {name.replace('_', ' ')}", "", f"{value:.3f}", *[""] * 6])

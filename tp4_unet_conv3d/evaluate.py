@@ -90,7 +90,8 @@ def distribution_figure(
     """How many pictures or patients have which Dice (n,), with the mean and the floors' means."""
     figure, axis = figures.subplots(size=(7, 4))
     values = dice[np.isfinite(dice)]
-    axis.hist(values, bins=np.linspace(0, 1, 41), color="C0", alpha=0.8)
+    axis.hist(values, bins=np.linspace(0, 1, 41), color="C0", alpha=0.8, edgecolor="white")
+    axis.yaxis.get_major_locator().set_params(integer=True)
     axis.axvline(values.mean(), color="C0", linewidth=2, label=f"mean {values.mean():.3f}")
     axis.axvline(
         np.median(values), color="C0", linestyle="--", label=f"median {np.median(values):.3f}"
@@ -196,7 +197,7 @@ def averages_figure(found) -> "figures.Figure":
         color="black", label="Dice computed from the mean IoU",
     )  # fmt: skip
     right.set_xticks(places, [f"from {row['from']:.0f}\nn = {row['objects']}" for row in rows])
-    right.set(xlabel="area of the object (pixels)", ylim=(0, 1.25), title="Averages by size")
+    right.set(xlabel="area of the object (pixels)", ylim=(0, 1.4), title="Averages by size")
     right.legend(fontsize=8, loc="upper left")
     return figure
 
