@@ -238,6 +238,13 @@ def test_offline_uses_the_own_network_and_says_so(monkeypatch, tmp_path, capsys)
     assert stop.value.code == 2
 
 
+def test_without_any_folder_it_uses_the_own_network_too(monkeypatch, capsys):
+    monkeypatch.setattr(style_features, "VGG16_URL", f"{NOWHERE}/")
+    monkeypatch.delenv("LABKIT_DATA", raising=False)
+    assert style_features.find_network().name == "cifar10_net"
+    assert "LABKIT_DATA: not set" in capsys.readouterr().err
+
+
 def test_the_shipped_network_says_what_it_is():
     arrays, about = style_features.read_npz(OWN)
     assert OWN.stat().st_size < 300_000

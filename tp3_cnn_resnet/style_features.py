@@ -150,8 +150,8 @@ def _search() -> tuple[tuple[Path, Known] | None, list[str]]:
     folder = os.environ.get("LABKIT_DATA")
     tried = [] if folder else ["LABKIT_DATA: not set"]
     models = keras_cache().parent / "models"
-    places = [Path(folder).expanduser(), Path(folder).expanduser() / "style_weights"]
-    for place in [*(places if folder else []), models]:
+    own = [Path(folder).expanduser()] if folder else []
+    for place in [*own, *(path / "style_weights" for path in own), models]:
         for known in KNOWN:
             path = place / known.file
             if not path.is_file():
