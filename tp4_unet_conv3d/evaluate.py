@@ -237,7 +237,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     trained = labkit.find_run("tp4_unet_conv3d.unet_segmentation", config.run)
     settings = training_config(config, trained)
     labkit.prepare(config.seed)
-    import tp4_unet_conv3d.losses  # noqa: F401  the saved model's loss is registered here
+    import tp4_unet_conv3d.losses  # registers the saved model's loss,
+    import tp4_unet_conv3d.metrics  # noqa: F401  and its metrics
 
     parts, source = load(settings)
     test = parts["test"]
