@@ -69,18 +69,26 @@ def curves_figure(outcomes: list[dict]) -> "figures.Figure":
 
 
 def length_figure(outcomes: list[dict]) -> "figures.Figure":
-    """Test accuracy and attention recall of each seed against the sentences' length."""
+    """Test accuracy and attention recall of each seed against the sentences' length, and means."""
     figure, axes = figures.subplots(1, 2, size=(10, 4))
     networks = list(dict.fromkeys(outcome["network"] for outcome in outcomes))
     for metric, axis in zip(("test_accuracy", "test_attention_recall"), axes, strict=True):
         for place, network in enumerate(networks):
-            found = [o for o in outcomes if o["network"] == network and metric in o["metrics"]]
-            axis.plot(
-                [o["length"] for o in found], [o["metrics"][metric] for o in found], "o",
-                color=f"C{place}", alpha=0.7, label=network.replace("_", " "),
-            )  # fmt: skip
+            found: dict[float, list[float]] = {}
+            for outcome in outcomes:
+                if outcome["network"] == network and metric in outcome["metrics"]:
+                    beside = outcome["length"] * 1.04 ** (place - len(networks) // 2)
+                    found.setdefault(beside, []).append(outcome["metrics"][metric])
+            for x, values in found.items():
+                axis.plot([x] * len(values), values, "o", color=f"C{place}", alpha=0.5)
+            means = [np.mean(values) for values in found.values()]
+            label = network.replace("_", " ")
+            axis.plot(list(found), means, "_-", markersize=14, color=f"C{place}", label=label)
         axis.set(xlabel="length (words)", ylim=(-0.02, 1.05), title=metric.replace("_", " "))
-        axis.set_xticks(sorted({outcome["length"] for outcome in outcomes}))
+        lengths = sorted({outcome["length"] for outcome in outcomes})
+        axis.set_xscale("log")
+        axis.set_xticks(lengths, lengths)
+        axis.minorticks_off()
     axes[0].legend(fontsize=8)
     return figure
 
