@@ -9,7 +9,13 @@ import pytest
 import labkit
 from tp5_seq2seq_attention import evaluate, forecast_metrics, seq2seq_attention
 from tp5_seq2seq_attention.seq2seq_attention import Config, free_running, published, sampling_rate
-from tp5_seq2seq_attention.seq2seq_models import QUANTILES, ForecastLoss, Plan, build
+from tp5_seq2seq_attention.seq2seq_models import (
+    QUANTILES,
+    ForecastLoss,
+    Plan,
+    WindowBatches,
+    build,
+)
 from tp5_seq2seq_attention.series import SHAPES, Series, Windows
 
 SCRIPT = "tp5_seq2seq_attention.seq2seq_attention"
@@ -270,6 +276,22 @@ def test_spans_of_known_weights():
 
 
 @pytest.mark.slow
+def test_what_is_done_to_a_window_is_done_to_its_target():
+    rng = np.random.default_rng(1)
+    part = Windows(rng.standard_normal((20, 2, 9)).astype(np.float32), 6)
+
+    def shifted(windows, rng):
+        return windows + rng.standard_normal((len(windows), 1, 1), np.float32)
+
+    batches = WindowBatches(part, 8, 0, 0, shifted)
+    assert [len(windows) for windows, _ in map(batches.__getitem__, range(3))] == [8, 8, 4]
+    windows, targets = batches[0]
+    np.testing.assert_array_equal(targets, windows[..., 6:])
+    original = {tuple(np.round(row - row[0], 4)) for row in part.whole[:, 0]}
+    assert all(tuple(np.round(row - row[0], 4)) in original for row in windows[:, 0])
+    assert not np.isin(windows, part.whole).any()
+
+
 def test_it_learns_32_windows_by_heart():
     labkit.prepare(0)
     windows = RNG.standard_normal((32, 1, 12)).astype(np.float32)

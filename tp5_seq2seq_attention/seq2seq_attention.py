@@ -36,7 +36,6 @@ from tp5_seq2seq_attention.series import (
 
 keras = labkit.lazy("keras")
 mlflow = labkit.lazy("mlflow")
-batches = labkit.lazy("labkit.batches")
 models = labkit.lazy("tp5_seq2seq_attention.seq2seq_models")
 measures = labkit.lazy("tp5_seq2seq_attention.forecast_metrics")
 drawings = labkit.lazy("tp5_seq2seq_attention.forecast_figures")
@@ -88,13 +87,16 @@ class Recipe:
     """Loss of the forecast: mse, mae or huber."""
     jitter: float = 0.0
     """Deviation of the noise that is added to the known part in training, in scaled units."""
+    shift: float = 0.0
+    """Deviation of the constant that is added to a whole window in training, in scaled units: the
+    trend leads to levels that training has not seen."""
     linear: bool = False
     """Whether a linear map is added to the direct decoder's forecast."""
 
 
 SYNTHETIC = Recipe(
-    decoder="scheduled", normalise="none", epochs=60, batch_size=64, peak_rate=4e-3,
-    units=32, heads=1, dropout=0.1, point="mse", jitter=0.2,
+    decoder="scheduled", normalise="none", epochs=50, batch_size=64, peak_rate=4e-3,
+    units=32, heads=1, dropout=0.1, point="mse", jitter=0.2, shift=0.4,
 )  # fmt: skip
 HOURLY = Recipe(
     decoder="direct", normalise="last", epochs=10, batch_size=64, peak_rate=1e-3,
@@ -102,7 +104,7 @@ HOURLY = Recipe(
 )  # fmt: skip
 RECIPES = {
     "synthetic": SYNTHETIC,
-    "monthly": replace(SYNTHETIC, normalise="last", epochs=12, dropout=0.2),
+    "monthly": replace(SYNTHETIC, normalise="last", epochs=12, dropout=0.2, shift=0.0),
     "etth1": HOURLY,
     "etth1-ot": HOURLY,
 }
@@ -138,8 +140,9 @@ def train(
     )
     decoder = trainer.get_layer("decoder")
 
-    def jittered(windows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        windows = windows.copy()
+    def varied(windows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        shifts = rng.standard_normal((len(windows), 1, 1), np.float32)
+        windows = windows + np.float32(recipe.shift) * shifts
         known = windows[..., : training.look_back]
         known += recipe.jitter * rng.standard_normal(known.shape, np.float32)
         return windows
@@ -155,9 +158,9 @@ def train(
         logs["seconds"] = run.seconds
 
     trainer.fit(
-        batches.Batches(
-            training.whole, training.future, recipe.batch_size, seed, run.first_epoch,
-            jittered if recipe.jitter else None,
+        models.WindowBatches(
+            training, recipe.batch_size, seed, run.first_epoch,
+            varied if recipe.jitter or recipe.shift else None,
         ),
         epochs=recipe.epochs,
         initial_epoch=run.first_epoch,

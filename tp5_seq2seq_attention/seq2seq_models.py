@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
+from labkit.batches import Batches
 from tp5_seq2seq_attention.attention import MultiHeadAttention
+from tp5_seq2seq_attention.series import Windows
 
 PACKAGE = "tp5"
 QUANTILES = (0.05, 0.95)
@@ -253,6 +256,20 @@ def build(plan: Plan) -> tuple[keras.Model, keras.Model]:
     known, future = window[..., :look_back], window[..., look_back:]
     shown, _ = forecast(known) if direct else forecast(known, future)
     return keras.Model(window, shown), forecaster
+
+
+class WindowBatches(Batches):
+    """Whole windows, and as targets their last values: what is done to a window is done to both."""
+
+    def __init__(self, part: Windows, *arguments: Any) -> None:
+        """Windows of `part`, then as `Batches` from the batch size on."""
+        super().__init__(part.whole, part.future, *arguments)
+        self.look_back = part.look_back
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Batch `index` of the current epoch."""
+        windows, _ = super().__getitem__(index)
+        return windows, windows[..., self.look_back :]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

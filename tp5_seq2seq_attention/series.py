@@ -26,8 +26,8 @@ SeriesName = Literal["synthetic", "monthly", "etth1", "etth1-ot"]
 SYNTHETIC_STEPS = 2000
 SYNTHETIC_NOISE = 0.1
 """Standard deviation of the noise: no forecast can have a mean squared error below 0.01."""
-TEST_DRAWS = range(1, 21)
-"""Seeds of the noise that the test part is seen with. The mean square of one draw of 200 numbers is
+DRAWS = {"test": range(1, 21), "validation": range(21, 26)}
+"""Seeds of the noise that a part is seen with. The mean square of one draw of 200 numbers is
 0.0100 ± 0.0010, as much as what is to be measured; that of twenty is 0.0100 ± 0.0002."""
 SHOPS, SHOP_MONTHS = 300, 96
 AIR_PASSENGERS = (
@@ -236,10 +236,11 @@ def load_series(
     }
     if name == "synthetic":
         unit = float(deviation[0])
-        first, last = borders["test"]
-        draws = [(synthetic(draw)[first:last] - mean) / deviation for draw in TEST_DRAWS]
-        windows = [cut(draw, shape.look_back, shape.horizon).whole for draw in draws]
-        parts["test"] = Windows(np.concatenate(windows), shape.look_back)
+        for part, seeds in DRAWS.items():
+            first, last = borders[part]
+            draws = [(synthetic(seed)[first:last] - mean) / deviation for seed in seeds]
+            windows = [cut(draw, shape.look_back, shape.horizon).whole for draw in draws]
+            parts[part] = Windows(np.concatenate(windows), shape.look_back)
     if smoke:
         parts = {part: Windows(found.whole[:64], found.look_back) for part, found in parts.items()}
     return Series(parts, channels, unit, source, shape)
