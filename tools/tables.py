@@ -311,7 +311,7 @@ def tp4_masks(variants: dict[str, str]) -> str:
     }
     floors = {name: v for content in found.values() for name, v in content["floors"].items()}
     for name, value in sorted(floors.items(), key=lambda floor: floor[1]):
-        rows.append([f"floor: {name.replace('_', ' ')}", "", f"{value:.3f}", *[""] * 6])
+        rows.append([f"floor: {name.replace('_', ' ')}", "", f"{value:.3f}", *[""] * 7])
     for label, content in found.items():
         metrics = content["metrics"]
         missed, kept = (
@@ -326,6 +326,9 @@ def tp4_masks(variants: dict[str, str]) -> str:
                 label,
                 f"{metrics['parameters']['mean']:,.0f}",
                 f"**{spread(metrics['dice'], digits=3)}**",
+                "{:.3f} to {:.3f}".format(
+                    *(metrics[f"dice_{end}"]["values"][0] for end in ("low", "high"))
+                ),
                 spread(metrics["dice_mirrored"], digits=3),
                 spread(metrics["iou"], digits=3),
                 missed,
@@ -334,7 +337,8 @@ def tp4_masks(variants: dict[str, str]) -> str:
                 spread(content["train_seconds"], digits=0),
             ]
         )
-    header = ["", "parameters", "Dice", "mirror images averaged", "IoU", "small objects missed"]
+    header = ["", "parameters", "Dice", "95 % interval, first seed", "mirror images averaged"]
+    header += ["IoU", "small objects missed"]
     return table([*header, "empty pictures kept empty", "outlines F1", "seconds"], rows)
 
 
@@ -357,9 +361,9 @@ def tp4_losses() -> str:
     return table(["loss", *columns.values()], rows)
 
 
-def tp4_depth(variant: str) -> str:
+def tp4_tubes() -> str:
     """A U-Net of slices beside one of volumes."""
-    content = read(f"tp4_unet_conv3d.volume_segmentation.{variant}")
+    content = read("tp4_unet_conv3d.volume_segmentation.tubes")
     metrics = content["metrics"]
     columns = {
         "dice": ("Dice by volume", 3),
@@ -652,12 +656,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "tp4_mri": partial(tp4_masks, {"mri": "U-Net, 16 filters"}),
     "tp4_losses": tp4_losses,
     "tp4_losses_findings": partial(findings, "tp4_unet_conv3d.loss_comparison"),
-    "tp4_tubes": partial(tp4_depth, "tubes"),
+    "tp4_tubes": tp4_tubes,
     "tp4_tubes_findings": partial(findings, "tp4_unet_conv3d.volume_segmentation.tubes"),
-    "tp4_mri_volumes": partial(tp4_depth, "mri_volumes"),
-    "tp4_mri_volumes_findings": partial(
-        findings, "tp4_unet_conv3d.volume_segmentation.mri_volumes"
-    ),
     "tp4_volumes": tp4_volumes,
     "tp4_cost": tp4_cost,
     "tp5_attention": tp5_attention,
