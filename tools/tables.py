@@ -5,7 +5,7 @@ python tools/tables.py --check    # exit code 1 if something would change
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -120,14 +120,17 @@ TP3 = {
 }
 
 
+def stored(script: str, variants: Iterable[str]) -> dict[str, dict]:
+    """What is stored of a script's `variants`, by variant."""
+    names = {variant: f"{script}.{variant}" for variant in variants}
+    return {
+        variant: read(name) for variant, name in names.items() if (FOLDER / f"{name}.json").exists()
+    }
+
+
 def tp3_results() -> dict[str, dict]:
     """The stored trainings of TP3, by variant."""
-    name = "tp3_cnn_resnet.cnn_classification.{}"
-    return {
-        variant: read(name.format(variant))
-        for variant in TP3
-        if (FOLDER / f"{name.format(variant)}.json").exists()
-    }
+    return stored("tp3_cnn_resnet.cnn_classification", TP3)
 
 
 def tp3_accuracy() -> str:
@@ -304,15 +307,11 @@ def tp3_speed() -> str:
 def tp4_masks(variants: dict[str, str]) -> str:
     """Segmentations beside their floors: Dice, what was missed, outlines."""
     rows = []
-    found = {
-        label: read(name)
-        for variant, label in variants.items()
-        if (FOLDER / f"{(name := f'tp4_unet_conv3d.unet_segmentation.{variant}')}.json").exists()
-    }
+    found = stored("tp4_unet_conv3d.unet_segmentation", variants)
     floors = {name: v for content in found.values() for name, v in content["floors"].items()}
     for name, value in sorted(floors.items(), key=lambda floor: floor[1]):
         rows.append([f"floor: {name.replace('_', ' ')}", "", f"{value:.3f}", *[""] * 7])
-    for label, content in found.items():
+    for variant, content in found.items():
         metrics = content["metrics"]
         missed, kept = (
             f"{metrics[part]['mean']:.1f} of {metrics[whole]['mean']:.0f}"
@@ -323,7 +322,7 @@ def tp4_masks(variants: dict[str, str]) -> str:
         )
         rows.append(
             [
-                label,
+                variants[variant],
                 f"{metrics['parameters']['mean']:,.0f}",
                 f"**{spread(metrics['dice'], digits=3)}**",
                 "{:.3f} to {:.3f}".format(
@@ -440,6 +439,7 @@ def tp5_attention() -> str:
     return table(["sentences", "network", "test accuracy", "attention recall", "seconds"], rows)
 
 
+FORECAST = "tp5_seq2seq_attention.seq2seq_attention"
 TP5_SERIES = {
     "synthetic": "synthetic, 10",
     "monthly": "monthly, 12",
@@ -450,7 +450,7 @@ TP5_SERIES = {
 
 def tp5_forecasts(variants: tuple[str, ...]) -> str:
     """Free-running test errors of the forecaster beside floors and published figures."""
-    found = {v: read(f"tp5_seq2seq_attention.seq2seq_attention.{v}") for v in variants}
+    found = stored(FORECAST, variants)
     floors = dict.fromkeys(
         name
         for content in found.values()
@@ -473,18 +473,18 @@ def tp5_forecasts(variants: tuple[str, ...]) -> str:
     )
     rows.append(["its mean absolute error", *(spread(each["mae"], digits=4) for each in metrics)])
     if set(variants) <= {f"etth1_{horizon}" for horizon in HORIZONS}:
-        places = [HORIZONS.index(int(variant.rpartition("_")[2])) for variant in variants]
+        places = [HORIZONS.index(int(variant.rpartition("_")[2])) for variant in found]
         for name, row in PUBLISHED.items():
             rows.append([f"published: {name}", *(f"{row[place]:.3f}" for place in places)])
     rows.append(["seconds", *(spread(c["train_seconds"], digits=0) for c in found.values())])
-    return table(["mean squared error", *(TP5_SERIES[variant] for variant in variants)], rows)
+    return table(["mean squared error", *(TP5_SERIES[variant] for variant in found)], rows)
 
 
 def tp5_behaviour() -> str:
     """What teacher forcing hides, what the intervals hold, how far attention reaches."""
     rows = []
-    for variant, label in TP5_SERIES.items():
-        metrics = read(f"tp5_seq2seq_attention.seq2seq_attention.{variant}")["metrics"]
+    for variant, content in stored(FORECAST, TP5_SERIES).items():
+        metrics = content["metrics"]
         forced = metrics.get("teacher_forced_mse")
         span, steps, equal, distance = (
             metrics[f"attention_{name}"]["mean"]
@@ -492,7 +492,7 @@ def tp5_behaviour() -> str:
         )
         rows.append(
             [
-                label,
+                TP5_SERIES[variant],
                 spread(forced, digits=4) if forced else "",
                 spread(metrics["free_running_gap"], digits=4) if forced else "",
                 spread(metrics["raw_coverage"], 100, 1),
