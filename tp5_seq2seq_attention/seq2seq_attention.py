@@ -99,7 +99,7 @@ SYNTHETIC = Recipe(
     units=32, heads=1, dropout=0.1, point="mse", jitter=0.2, shift=0.4,
 )  # fmt: skip
 HOURLY = Recipe(
-    decoder="direct", normalise="last", epochs=10, batch_size=64, peak_rate=1e-3,
+    decoder="direct", normalise="last", epochs=6, batch_size=64, peak_rate=1e-3,
     units=64, heads=4, dropout=0.3, point="mae",
 )  # fmt: skip
 RECIPES = {
