@@ -119,12 +119,13 @@ def test_volumes_are_split_by_patient(tmp_path, monkeypatch):
         assert (masks.sum(axis=(2, 3)).max(axis=1) == 400).all()
 
 
-@pytest.mark.parametrize("fault", ["absent", "truncated", "width", "shared"])
+@pytest.mark.parametrize("fault", ["absent", "truncated", "width", "shared", "few"])
 def test_volumes_that_cannot_be_had_are_named(fault, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
     path = tmp_path / mri.VOLUMES
     if fault != "absent":
-        write_volumes(path, width=80 if fault == "width" else 96, shared=fault == "shared")
+        train, width = 1 if fault == "few" else 8, 80 if fault == "width" else 96
+        write_volumes(path, train, width=width, shared=fault == "shared")
     if fault == "truncated":
         path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(SystemExit) as stopped:

@@ -114,6 +114,8 @@ def load_volumes(
             }
             if set(training) & set(test):
                 raise ValueError("a patient is in two parts")
+            if not all(names.values()):
+                raise ValueError(f"{len(training)} and {len(test)} patients are too few")
             pairs = {
                 part: [
                     resample(
@@ -124,12 +126,12 @@ def load_volumes(
                 ]
                 for part, patients in names.items()
             }
+        return {
+            part: tuple(np.stack(arrays) for arrays in zip(*found, strict=True))
+            for part, found in pairs.items()
+        }, source
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         fail(f"--data real: {path} is damaged or of another layout ({error})")
-    return {
-        part: tuple(np.stack(arrays) for arrays in zip(*found, strict=True))
-        for part, found in pairs.items()
-    }, source
 
 
 def resample(volume: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -216,11 +216,9 @@ def run_trial(parent: str, trial: Trial) -> dict:
     masks = parts["test"].slices().masks
     return {
         "network": trial.network,
-        "seed": trial.seed,
         "metrics": run.metrics,
         "history": run.history,
         "answers": np.unpackbits(packed, count=masks.size).reshape(masks.shape).astype(bool),
-        "folder": f"{run.folder.parent.name}/{run.folder.name}",  # below outputs/, which may move
     }
 
 

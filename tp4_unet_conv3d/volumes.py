@@ -9,6 +9,8 @@ handedness is the label. Three facts about the generator make it a task for thre
   axis, which the mirror along this axis leaves unchanged.
 - *One* slice says nothing either: the tube's place in it is as probable for both, since the phase
   is random.
+
+For segmentation (`tubes`) the same volumes come with the mask of the tube.
 """
 
 import hashlib
