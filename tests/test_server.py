@@ -87,7 +87,7 @@ def ask_for(server, seconds: float, clients: int = 6) -> tuple[list[int], list[E
                     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
                     fresh = True
                     connection.connect()
-            except ConnectionRefusedError:  # http.client closed its socket
+            except ConnectionError:  # http.client closed its socket
                 break
             try:
                 body = json.dumps({"image": images[index].ravel().tolist()})
