@@ -68,17 +68,11 @@ def fast_epochs(images: np.ndarray, labels: np.ndarray, seed: int) -> Iterator["
     model = fast_resnet.build(images, recipe)
     steps = recipe.epochs * -(-len(images) // recipe.batch_size)
     fast_resnet.compile_with(recipe, model, steps)
-    lookahead = fast_resnet.Lookahead(steps)
     small = recipe.small_epochs(recipe.epochs)
     for pictures, first, last in fast_resnet.stages(images, small, recipe.epochs):
         for epoch in range(first, last):
-            sequence = fast_resnet.AlternatingBatches(
-                pictures, labels, recipe.batch_size, seed, epoch
-            )
-            model.fit(
-                sequence, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0,
-                callbacks=[lookahead],
-            )  # fmt: skip
+            sequence = fast_resnet.AlternatingBatches(pictures, labels, recipe, seed, epoch)
+            model.fit(sequence, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0)
             yield model
 
 
