@@ -69,7 +69,7 @@ RECIPES = {
     "default": Recipe(epochs=6, small_share=0.5, widths=(64, 192, 256)),
     "long": Recipe(epochs=20, small_share=0.3, reach=4, validation_share=0.0),
     "record": Recipe(
-        epochs=24, small_share=0.0, widths=(128, 384, 384), reach=4, validation_share=0.0
+        epochs=24, small_share=0.25, widths=(128, 384, 384), reach=4, validation_share=0.0
     ),
 }
 
