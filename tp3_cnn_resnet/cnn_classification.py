@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         "resnet": build_resnet,
         "fast-resnet": partial(fast_resnet.build, training.images, recipe),
     }[config.model]
-    epochs, optimizer = (recipe.epochs, "sgd") if is_fast else (EPOCHS, "adam")
+    epochs, optimizer = (recipe.epochs, "muon") if is_fast else (EPOCHS, "adam")
     if config.rate == "falling":
         optimizer += "_falling"
     precision = "float32" if config.model == "cnn" else labkit.fast_precision()

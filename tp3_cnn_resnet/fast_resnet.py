@@ -43,14 +43,14 @@ LOGIT_SCALE = 1 / 9
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long a training takes and how wide its network is; chosen on validation pictures."""
+    """How long a training takes, how wide its network is, and how it learns."""
 
     epochs: int
     small_share: float
     """The first epochs, this share of them, see pictures of 24x24 pixels."""
     widths: tuple[int, ...] = (64, 256, 256)
     reach: int = 2
-    """Pictures move by up to so many pixels; a longer training needs more variety."""
+    """Pictures move by up to so many pixels."""
     batch_size: int = 1000
     learning_rate: float = 0.18
     """Of the kernels, at the beginning; `Muon` says what it is a share of."""
@@ -169,9 +169,9 @@ def orthogonalised(matrix: keras.KerasTensor) -> keras.KerasTensor:
     Three steps of the Newton-Schulz iteration, which needs products of matrices only. Its
     polynomial is steep at 0, to lift small singular values at once; they end near 1, not at it.
     """
-    x = matrix / (ops.norm(ops.reshape(matrix, (-1,))) + 1e-7)  # no singular value above 1
     if matrix.shape[0] > matrix.shape[1]:
         return ops.transpose(orthogonalised(ops.transpose(matrix)))  # the smaller square below
+    x = matrix / (ops.norm(ops.reshape(matrix, (-1,))) + 1e-7)  # no singular value above 1
     for _ in range(3):
         square = x @ ops.transpose(x)
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
