@@ -98,13 +98,18 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """Short git commit, `-dirty` where tracked files differ, `unknown` outside a checkout.
 
-    Usage: `commit()`.
+    Usage: `commit()`. Files under `results/` may differ: they are what runs write, not what they
+    run.
     """
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    git = ["git", "-C", str(ROOT)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        head = subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ".", ":!results"])
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{head}-dirty" if changed.returncode else head
 
 
 def home() -> Path:

@@ -1,8 +1,11 @@
-"""What `labkit.prepare` sets beside the seed."""
+"""What `labkit.prepare` sets beside the seed, and the commit that a run is known by."""
+
+import subprocess
 
 import tensorflow as tf
 
 import labkit
+from labkit import machine
 
 
 def test_input_pipelines_are_not_tuned_and_give_the_same():
@@ -12,3 +15,21 @@ def test_input_pipelines_are_not_tuned_and_give_the_same():
     iterator = iter(dataset)
     assert iterator._dataset.options().autotune.enabled is False
     assert [batch.numpy().tolist() for batch in iterator] == [[0, 1], [2, 3], [4]]
+
+
+def test_a_commit_is_dirty_by_its_code_not_by_its_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    assert machine.commit() == "unknown"
+    (tmp_path / "results").mkdir()
+    code, result = tmp_path / "script.py", tmp_path / "results" / "script.json"
+    code.write_text("1")
+    result.write_text("1")
+    author = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for command in (("init",), ("add", "."), (*author, "commit", "--message", "first")):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+    clean = machine.commit()
+    assert len(clean) >= 7
+    result.write_text("2")
+    assert machine.commit() == clean
+    code.write_text("2")
+    assert machine.commit() == f"{clean}-dirty"
