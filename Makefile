@@ -36,7 +36,7 @@ run: $(INSTALLED) ## Train, evaluate, export, serve and ask the MNIST model once
 	$(BIN)/python tp1_mnist_api/evaluate.py
 	$(BIN)/python tools/first_run.py
 
-test: $(INSTALLED) ## The tests (those on real data too when LABKIT_DATA is set), some 15 minutes
+test: $(INSTALLED) ## The tests (those on real data too when LABKIT_DATA is set), some 11 minutes
 	$(BIN)/python -m pytest
 
 test-all: $(INSTALLED) ## These and the slow ones: whole trainings

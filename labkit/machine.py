@@ -98,18 +98,22 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """Short git commit, `-dirty` where tracked files differ, `unknown` outside a checkout.
 
-    Usage: `commit()`. Files under `results/` may differ: they are what runs write, not what they
-    run.
+    Usage: `commit()`. Only files under `results/` may differ: runs write them, none runs them.
     """
     git = ["git", "-C", str(ROOT)]
     try:
         head = subprocess.run(
             [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ".", ":!results"])
+        changes = subprocess.run(
+            [*git, "diff", "--name-only", "HEAD", "--", ".", ":!results"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return f"{head}-dirty" if changed.returncode else head
+    return f"{head}-dirty" if changes else head
 
 
 def home() -> Path:

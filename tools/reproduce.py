@@ -6,7 +6,7 @@
 
 Each run goes through the script's own `main` on real data. Runs that are finished or were
 interrupted are resumed, not repeated, so this command can be stopped and started again. Figures of
-a checkout with uncommitted changes are refused: nobody could reproduce them.
+a checkout with uncommitted changes outside `results/` are refused: nobody could reproduce them.
 """
 
 import importlib
@@ -228,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
             print(experiment.name, *experiment.arguments, "seeds", *experiment.seeds)
         return
     if machine.commit().endswith("-dirty"):
-        fail("the checkout has uncommitted changes: commit them, then reproduce")
+        fail("uncommitted changes outside results/: commit them, then reproduce")
     for experiment in chosen:
         if experiment.comparison:
             reproduce_comparison(experiment)
