@@ -86,7 +86,7 @@ FORECAST = "tp5_seq2seq_attention.seq2seq_attention"
 PLAUSIBLE = {  # what a rerun must reach, and what would be too good to be true
     (f"{CIFAR10}.cnn", "test_accuracy"): (0.70, 0.74),
     (f"{CIFAR10}.resnet_falling", "test_accuracy"): (0.80, 0.84),
-    (f"{CIFAR10}.fast_resnet", "test_accuracy"): (0.91, 0.94),
+    (f"{CIFAR10}.fast_resnet", "test_accuracy"): (0.90, 0.93),
     (f"{CIFAR10}.fast_resnet_long", "test_accuracy"): (0.93, 0.95),
     (f"{CIFAR10}.fast_resnet_record", "test_accuracy"): (0.94, 0.96),
     (f"{UNET}.cells", "dice"): (0.90, 0.99),
