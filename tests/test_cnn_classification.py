@@ -105,7 +105,7 @@ def test_translation_moves_each_picture_by_whole_pixels(images):
 def test_two_epochs_show_both_sides_of_every_picture():
     images = np.zeros((40, 8, 8, 3), np.uint8)
     images[:, :, :4] = 255  # bright on the left
-    recipe = fast_resnet.Recipe(epochs=2, small_share=0, reach=0, batch_size=10)
+    recipe = fast_resnet.Recipe(epochs=2, reach=0, batch_size=10)
     batches = AlternatingBatches(images, np.arange(40), recipe, seed=3, first_epoch=0)
     seen = {}
     for _ in range(2):
@@ -210,9 +210,7 @@ def test_fast_resnet_learns_32_pictures_by_heart(images):
     rng = np.random.default_rng(0)
     x = models.to_input(rng.integers(0, 256, (32, 32, 32, 3)))
     labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, 32)]
-    recipe = fast_resnet.Recipe(
-        epochs=60, small_share=0, widths=(32, 32, 32), batch_size=16, learning_rate=0.05
-    )
+    recipe = fast_resnet.Recipe(epochs=60, widths=(32, 32, 32), batch_size=16, learning_rate=0.05)
     model = fast_resnet.build(images, recipe)
     frozen = model.get_layer("whitening").get_weights()
     fast_resnet.compile_with(recipe, model, steps=120)

@@ -1,6 +1,6 @@
 """Race on CIFAR-10: `fast-resnet`'s recipe, cut short, against the hand-out's CNN.
 
-    python tools/bench/cifar_time_to_accuracy.py --rounds 3     # about 10 minutes on two cores
+    python tools/bench/cifar_time_to_accuracy.py --rounds 3     # 10 to 14 minutes on two cores
 
 The hand-out's CNN trains as the hand-out says, 10 epochs of Adam in batches of 64; the test
 accuracy at the end is the target of its round. Then the short recipe trains, from nothing, until
