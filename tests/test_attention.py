@@ -144,15 +144,15 @@ def test_the_embeddings_mask_arrives_and_the_model_comes_back(bias, tmp_path):
     mixed, heads = MultiHeadAttention(2, 2)(vectors, vectors, return_scores=True)
     model = keras.Model(tokens, [weights, other, read, found, mixed, heads])
     x = np.array([[3, 1, 4, 1, 5, 8], [2, 7, 0, 0, 0, 0]])
-    answers = model.predict(x, verbose=0)
-    for weights in answers[:2]:
+    outputs = model.predict(x, verbose=0)
+    for weights in outputs[:2]:
         np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
         assert (weights[1, 2:] == 0).all()
         assert (weights[0] > 0).all()
-    assert (answers[5][1, :, :, 2:] == 0).all()
+    assert (outputs[5][1, :, :, 2:] == 0).all()
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras").predict(x, verbose=0)
-    for before, after in zip(answers, again, strict=True):
+    for before, after in zip(outputs, again, strict=True):
         np.testing.assert_array_equal(before, after)
 
 

@@ -122,7 +122,7 @@ def test_padding_changes_neither_label_nor_weights(network, asks):
         np.testing.assert_allclose(alone["label"][0], found["label"][row], rtol=1e-4)
 
 
-def test_scores_of_known_answers():
+def test_scores_of_known_predictions():
     class Known:
         def predict(self, tokens, **_):
             return {"label": np.eye(8)[part.labels[: len(tokens)]], "weights": weights}
@@ -213,7 +213,10 @@ def test_the_comparison_whole_and_examined():
     files = {path.name for path in run.folder.iterdir()}
     assert {"attention_marked.png", "lengths_marked.png", "scale.png", "report.md"} <= files
     compared = json.loads((run.folder / "comparison.json").read_text())
-    assert set(compared["floors"]) >= {"floor_majority_marked20", "floor_equal_weights_marked20"}
+    assert set(compared["floors"]) >= {
+        "floor_majority_marked20",
+        "floor_uniform_attention_marked20",
+    }
     for name, sample in compared["series"].items():
         assert metrics[name] == pytest.approx(np.mean(sample))
     examined = evaluate.main(["--exercise", "attention"])

@@ -9,7 +9,7 @@ from tp3_cnn_resnet import cnn_classification, fast_resnet, models
 from tp3_cnn_resnet.augmentation import translated
 from tp3_cnn_resnet.cnn_classification import Config, Part, split
 from tp3_cnn_resnet.fast_resnet import AlternatingBatches, Muon, whitening
-from tp3_cnn_resnet.normalisation import OnePassBatchNormalization, SettledAccuracy
+from tp3_cnn_resnet.normalisation import OnePassBatchNormalization, RecalibratedAccuracy
 
 NARROW = fast_resnet.Recipe(epochs=3, small_share=0.34, widths=(8, 8, 8), batch_size=100)
 
@@ -86,7 +86,7 @@ def test_whitened_patches_are_uncorrelated(images):
     np.testing.assert_allclose(outputs[:, :12], -outputs[:, 12:], atol=1e-5)
 
 
-def test_translation_moves_each_picture_by_whole_pixels(images):
+def test_translation_moves_each_image_by_whole_pixels(images):
     moved = translated(images[:50], np.random.default_rng(1), reach=2)
     shifts = set()
     for before, after in zip(images[:50], moved, strict=True):
@@ -102,7 +102,7 @@ def test_translation_moves_each_picture_by_whole_pixels(images):
     assert {abs(step) for shift in shifts for step in shift} == {0, 1, 2}
 
 
-def test_two_epochs_show_both_sides_of_every_picture():
+def test_two_epochs_show_both_sides_of_every_image():
     images = np.zeros((40, 8, 8, 3), np.uint8)
     images[:, :, :4] = 255  # bright on the left
     recipe = fast_resnet.Recipe(epochs=2, reach=0, batch_size=10)
@@ -111,8 +111,8 @@ def test_two_epochs_show_both_sides_of_every_picture():
     for _ in range(2):
         for index in range(len(batches)):
             x, numbers = batches[index]
-            for picture, number in zip(x, numbers, strict=True):
-                seen.setdefault(number, []).append(picture[:, :2].mean() > 0.5)
+            for image, number in zip(x, numbers, strict=True):
+                seen.setdefault(number, []).append(image[:, :2].mean() > 0.5)
         batches.on_epoch_end()
     assert all(sorted(sides) == [False, True] for sides in seen.values())
     first = [sides[0] for sides in seen.values()]
@@ -140,12 +140,12 @@ def test_normalisation_in_one_pass_is_keras_own(scale):
     np.testing.assert_allclose(one_pass, plain, atol=1e-5)
 
 
-def test_settled_statistics_repair_averages_that_lag_behind(images):
+def test_recalibrated_statistics_repair_averages_that_lag_behind(images):
     labkit.prepare(0)
     labels = np.eye(10, dtype=np.float32)[labkit.load_cifar10("sample").y_train]
     x = models.to_input(images)
     model, twin = models.build_resnet(momentum=0.9999), models.build_resnet(momentum=0.0)
-    settled = SettledAccuracy(twin, x[:200], (x[-100:], labels[-100:]))
+    recalibrated = RecalibratedAccuracy(twin, x[:200], (x[-100:], labels[-100:]))
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     weights = model.get_weights()
     history = model.fit(
@@ -153,11 +153,11 @@ def test_settled_statistics_repair_averages_that_lag_behind(images):
         labels[:-100],
         epochs=2,
         validation_data=(x[-100:], labels[-100:]),
-        callbacks=[settled],
+        callbacks=[recalibrated],
         verbose=0,
     ).history
     assert history["val_accuracy"][-1] < 0.3  # its averages have hardly left where they began
-    assert history["val_accuracy_settled"][-1] > history["val_accuracy"][-1] + 0.2
+    assert history["val_accuracy_recalibrated"][-1] > history["val_accuracy"][-1] + 0.2
     assert any((a != b).any() for a, b in zip(weights, model.get_weights(), strict=True))
 
 
@@ -205,7 +205,7 @@ def test_kernels_move_alike_in_all_directions_and_the_rest_as_sgd(channels, filt
         np.testing.assert_allclose(np.array(variable), value, rtol=1e-3, atol=1e-4)
 
 
-def test_fast_resnet_learns_32_pictures_by_heart(images):
+def test_fast_resnet_learns_32_images_by_heart(images):
     labkit.prepare(0)
     rng = np.random.default_rng(0)
     x = models.to_input(rng.integers(0, 256, (32, 32, 32, 3)))
@@ -232,7 +232,7 @@ def test_mirror_images_are_averaged(images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop_after", [1, 2])  # on small pictures, on whole ones
+@pytest.mark.parametrize("stop_after", [1, 2])  # on small images, on whole ones
 def test_resumed_equals_uninterrupted(images, tmp_path, monkeypatch, stop_after):
     monkeypatch.setitem(fast_resnet.RECIPES, "default", NARROW)
     arguments = ["--data", "sample", "--epochs", "3", "--precision", "float32"]
@@ -272,11 +272,14 @@ def test_the_best_epoch_is_tested_and_the_last_one_shown(monkeypatch):
 
 
 def test_where_the_averages_misled_most():
-    history = {"val_accuracy": [0.1, 0.6, 0.5, 0.7], "val_accuracy_settled": [0.9, 0.6, 0.7, 0.7]}
-    assert cnn_classification.unsettled(history) == {
-        "unsettled_epoch": 3,
-        "unsettled_validation_accuracy": 0.5,
-        "unsettled_validation_accuracy_settled": 0.7,
+    history = {
+        "val_accuracy": [0.1, 0.6, 0.5, 0.7],
+        "val_accuracy_recalibrated": [0.9, 0.6, 0.7, 0.7],
+    }
+    assert cnn_classification.batchnorm_lag(history) == {
+        "batchnorm_lag_epoch": 3,
+        "batchnorm_lag_validation_accuracy": 0.5,
+        "batchnorm_lag_validation_accuracy_recalibrated": 0.7,
     }
 
 
@@ -297,7 +300,7 @@ def test_impossible_settings_are_one_message(arguments, message, capsys):
 
 @pytest.mark.slow
 @pytest.mark.realdata
-def test_one_epoch_on_real_pictures(real_data):
+def test_one_epoch_on_real_images(real_data):
     metrics = cnn_classification.main(["--model", "cnn", "--epochs", "1", "--data", "real"])
     assert 0.50 < metrics["test_accuracy"] < 0.68
     assert 0.35 < metrics["floor_ridge"] < 0.42

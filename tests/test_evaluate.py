@@ -71,8 +71,8 @@ def test_examination_repeats_the_trainings_figures(home, capsys):
     assert examined["test_accuracy_low"] < trained["test_accuracy"] < examined["test_accuracy_high"]
     assert f"Test accuracy: {trained['test_accuracy']:.4f}" in capsys.readouterr().out
     folder = labkit.find_run("tp1_mnist_api.evaluate").folder
-    pictures = {path.stem for path in folder.glob("*.png")}
-    assert pictures == {"confusion_matrix", "most_confident_errors", "reliability", "robustness"}
+    plots = {path.stem for path in folder.glob("*.png")}
+    assert plots == {"confusion_matrix", "most_confident_errors", "reliability", "robustness"}
 
 
 def test_unknown_run_is_exit_code_2(capsys):

@@ -12,7 +12,7 @@ from tp4_unet_conv3d import mri
 
 
 def write_tree(root: Path, patients: int = 8, slices: int = 3, ending: str = ".tif") -> Path:
-    """`root/kaggle_3m` as the official archive has it, with small pictures of known content."""
+    """`root/kaggle_3m` as the official archive has it, with small images of known content."""
     rng = np.random.default_rng(0)
     for number in range(patients):
         name = f"TCGA_XX_{number:04d}_20000101"

@@ -1,4 +1,4 @@
-"""TP4's simulated cells: what the pictures promise, and that no threshold finds the cells."""
+"""TP4's simulated cells: what the images promise, and that no threshold finds the cells."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_shapes_and_masks(standard):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_parts_share_no_picture_and_repeat(level):
+def test_parts_share_no_image_and_repeat(level):
     parts = {part: scenes(part, 8, level) for part in PARTS}
     seen = [image.tobytes() for drawn in parts.values() for image in drawn.images]
     assert len(set(seen)) == 24
@@ -41,11 +41,11 @@ def test_unknown_names_are_refused():
         scenes("holdout", 1)
 
 
-def test_pictures_hold_what_they_promise(standard):
+def test_images_hold_what_they_promise(standard):
     cells = [np.bincount(numbers.ravel())[1:] for numbers in standard["train"].instances]
     counts = np.array([len(areas) for areas in cells])
     areas = np.concatenate(cells)
-    assert (counts == 0).any()  # empty pictures
+    assert (counts == 0).any()  # empty images
     assert counts.max() >= 6
     assert (areas < 80).mean() > 0.1  # small cells
     touching = 0
@@ -56,7 +56,7 @@ def test_pictures_hold_what_they_promise(standard):
 
 
 def test_brightness_says_nothing():
-    """Cells and their surroundings have equal means: over pictures the difference averages out."""
+    """Cells and their surroundings have equal means: over images the difference averages out."""
     drawn = scenes("train", 100)
     differences = []
     for image, numbers in zip(drawn.images.astype(float), drawn.instances, strict=True):
@@ -114,8 +114,8 @@ def test_otsu_parts_two_humps():
 
 
 def test_local_contrast_is_a_local_deviation():
-    picture = np.zeros((1, 40, 40))
-    picture[0, :, 20:] = np.random.default_rng(0).normal(5, 2, (40, 20))
-    found = floors.local_contrast(picture, 3.0)[0]
+    image = np.zeros((1, 40, 40))
+    image[0, :, 20:] = np.random.default_rng(0).normal(5, 2, (40, 20))
+    found = floors.local_contrast(image, 3.0)[0]
     assert found[10:30, 2:8].max() < 0.1
     assert found[10:30, 32:].mean() == pytest.approx(2, rel=0.2)

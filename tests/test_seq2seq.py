@@ -230,7 +230,9 @@ def test_errors_of_known_forecasts():
     future = np.zeros((2, 1, 4))
     forecast = future + np.array([1.0, 2.0, 0.0, -1.0])
     assert forecast_metrics.point_errors(forecast, future, 2.0) == {"mse": 6.0, "mae": 2.0}
-    np.testing.assert_allclose(forecast_metrics.step_errors(forecast, future, 2.0), [4, 16, 0, 4])
+    np.testing.assert_allclose(
+        forecast_metrics.lead_time_errors(forecast, future, 2.0), [4, 16, 0, 4]
+    )
 
 
 def test_intervals_of_known_coverage():
@@ -257,19 +259,19 @@ def test_calibration_reaches_its_share():
 
 
 def test_spans_of_known_weights():
-    equal = np.full((1, 1, 10), 0.1)
+    uniform = np.full((1, 1, 10), 0.1)
     one = np.zeros((1, 1, 10))
     one[..., 7] = 1
-    found = forecast_metrics.attention_span(np.concatenate([equal, one], axis=1), segment=24)
+    found = forecast_metrics.attention_span(np.concatenate([uniform, one], axis=1), segment=24)
     np.testing.assert_allclose(found["span"], [9, 1])
     np.testing.assert_allclose(found["effective"], [10, 1], rtol=1e-6)
     np.testing.assert_allclose(found["entropy"], [math.log(10), 0], atol=1e-9)
     np.testing.assert_allclose(found["distance"], [24 * 4.5, 24 * 2])
-    metrics = forecast_metrics.span_metrics(equal, segment=24)
+    metrics = forecast_metrics.span_metrics(uniform, segment=24)
     assert metrics["attention_distance"] == pytest.approx(
-        metrics["attention_distance_of_equal_weights"]
+        metrics["attention_distance_of_uniform_attention"]
     )
-    assert metrics["attention_span"] == metrics["attention_span_of_equal_weights"] == 9
+    assert metrics["attention_span"] == metrics["attention_span_of_uniform_attention"] == 9
 
 
 # --- The script ----------------------------------------------------------------------------------
@@ -287,9 +289,9 @@ def test_what_is_done_to_a_window_is_done_to_its_target():
     assert [len(windows) for windows, _ in map(batches.__getitem__, range(3))] == [8, 8, 4]
     windows, targets = batches[0]
     np.testing.assert_array_equal(targets, windows[..., 6:])
-    original = {tuple(np.round(row - row[0], 4)) for row in part.whole[:, 0]}
+    original = {tuple(np.round(row - row[0], 4)) for row in part.windows[:, 0]}
     assert all(tuple(np.round(row - row[0], 4)) in original for row in windows[:, 0])
-    assert not np.isin(windows, part.whole).any()
+    assert not np.isin(windows, part.windows).any()
 
 
 def test_it_learns_32_windows_by_heart():

@@ -1,4 +1,4 @@
-"""Style transfer: losses against loops, networks against SciPy, all kinds of pictures, failures."""
+"""Style transfer: losses against loops, networks against SciPy, all kinds of images, failures."""
 
 import h5py
 import keras
@@ -81,11 +81,11 @@ def test_gram_forgets_places():
 
 
 def test_total_variation_by_hand():
-    picture = np.zeros((1, 3, 3, 3), np.float32)
-    picture[0, 1, 1] = 1
+    image = np.zeros((1, 3, 3, 3), np.float32)
+    image[0, 1, 1] = 1
     # Of nine places one sees the dot below, one to the right; the dot itself changes both ways.
     expected = (1 + 1 + np.sqrt(2)) / 9
-    assert float(style_transfer.total_variation(picture)) == pytest.approx(expected, abs=2e-3)
+    assert float(style_transfer.total_variation(image)) == pytest.approx(expected, abs=2e-3)
     flat = style_transfer.total_variation(np.full((1, 5, 5, 3), 0.7, np.float32))
     assert float(flat) == pytest.approx(0, abs=1e-6)
 
@@ -98,7 +98,7 @@ def test_relative_error_by_hand():
     assert float(style_transfer.relative_error(found, wanted)) == pytest.approx(1)
 
 
-def test_losses_of_identical_pictures_are_zero_and_the_whole_is_the_weighted_sum(tiny):
+def test_losses_of_identical_images_are_zero_and_the_whole_is_the_weighted_sum(tiny):
     network = style_features.find_network("auto", str(tiny))
     config = style_transfer.Config(style_weight=7.0, tv_weight=3.0)
     rng = np.random.default_rng(0)
@@ -121,7 +121,7 @@ def test_losses_of_identical_pictures_are_zero_and_the_whole_is_the_weighted_sum
 
 def test_npz_network_against_scipy(tiny):
     arrays = tiny_arrays()
-    picture = np.random.default_rng(5).random((1, 8, 6, 3), np.float32)
+    image = np.random.default_rng(5).random((1, 8, 6, 3), np.float32)
 
     def convolve(x, name):
         x = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="reflect")
@@ -130,7 +130,7 @@ def test_npz_network_against_scipy(tiny):
         maps = [correlate(x, kernel[..., f], mode="valid")[..., 0] + bias[f] for f in filters]
         return np.maximum(np.stack(maps, axis=-1), 0)
 
-    x = picture[0] @ arrays["preprocess/kernel"][0, 0] + arrays["preprocess/bias"]
+    x = image[0] @ arrays["preprocess/kernel"][0, 0] + arrays["preprocess/bias"]
     first = convolve(x, "block1_conv1")
     second = convolve(first, "block1_conv2")
     pooled = second.reshape(4, 2, 3, 2, 6).max(axis=(1, 3))
@@ -139,7 +139,7 @@ def test_npz_network_against_scipy(tiny):
     network = style_features.find_network("auto", str(tiny))
     assert network.style_layers == ["block1_conv1", "block2_conv1"]
     assert network.content_layer == "block2_conv1"
-    maps = style_transfer.create_extractor(network)(picture)
+    maps = style_transfer.create_extractor(network)(image)
     for found, expected in zip(maps, (first, third, third), strict=True):
         np.testing.assert_allclose(found[0], expected, atol=1e-4)
 
@@ -184,8 +184,8 @@ def test_vgg16_is_read_from_keras_own_file(tmp_path, capsys):
     assert network.name == "vgg16"
     assert network.content_layer == "block5_conv2"
     assert network.style_layers == [f"block{number}_conv1" for number in range(1, 6)]
-    picture = np.full((1, 32, 32, 3), 0.9, np.float32)
-    *_, content = style_transfer.create_extractor(network)(picture)
+    image = np.full((1, 32, 32, 3), 0.9, np.float32)
+    *_, content = style_transfer.create_extractor(network)(image)
     # Blue comes first, its mean is taken off, and each of twelve convolutions adds 0.01.
     assert content.shape == (1, 2, 2, 512)
     expected = 255 * 0.9 - np.array([103.939, 116.779, 123.68]) + 0.12
@@ -264,7 +264,7 @@ def test_the_shipped_network_can_be_trained_again(home):
         style_features.main(["--smoke", "--data", "sample", "--ship"])
 
 
-def test_augmented_pictures_are_shifted_or_mirrored_originals():
+def test_augmented_images_are_shifted_or_mirrored_originals():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
     inner = {bytes(image[0, 8, 8]), bytes(image[0, 20, 15])}  # stay inside at any shift
@@ -274,10 +274,10 @@ def test_augmented_pictures_are_shifted_or_mirrored_originals():
         assert inner <= {bytes(pixel) for pixel in changed.reshape(-1, 3)}
 
 
-# --- Pictures ------------------------------------------------------------------------------------
+# --- Images --------------------------------------------------------------------------------------
 
 
-def test_every_kind_of_picture_is_read(tmp_path):
+def test_every_kind_of_image_is_read(tmp_path):
     base = Image.new("RGB", (4, 2), (200, 40, 40))
     grey16 = Image.fromarray(np.full((2, 4), 51400, np.uint16))
     clear = Image.new("RGBA", (4, 2), (200, 40, 40, 0))
@@ -291,38 +291,38 @@ def test_every_kind_of_picture_is_read(tmp_path):
         "cmyk.tif": (Image.new("CMYK", (4, 2), (0, 255, 255, 0)), (255, 0, 0)),
         "bit.png": (Image.new("1", (4, 2), 1), (255, 255, 255)),
     }
-    for name, (picture, expected) in kinds.items():
-        picture.save(tmp_path / name)
-        found = style_pictures.read_picture(tmp_path / name, "content")
+    for name, (image, expected) in kinds.items():
+        image.save(tmp_path / name)
+        found = style_pictures.read_image(tmp_path / name, "content")
         assert found.mode == "RGB", name
         assert found.getpixel((1, 1)) == expected, name
     palette.save(tmp_path / "hole.png", transparency=palette.getpixel((0, 0)))
-    hole = style_pictures.read_picture(tmp_path / "hole.png", "content")
+    hole = style_pictures.read_image(tmp_path / "hole.png", "content")
     assert hole.getpixel((1, 1)) == (255, 255, 255)
 
 
 def test_exif_orientation_is_applied(tmp_path):
-    picture = Image.new("RGB", (40, 20), "black")
-    picture.paste("white", (0, 0, 20, 20))  # the left half
+    image = Image.new("RGB", (40, 20), "black")
+    image.paste("white", (0, 0, 20, 20))  # the left half
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
-    picture.save(tmp_path / "turned.png", exif=exif)
-    upright = style_pictures.read_picture(tmp_path / "turned.png", "style")
+    image.save(tmp_path / "turned.png", exif=exif)
+    upright = style_pictures.read_image(tmp_path / "turned.png", "style")
     assert upright.size == (20, 40)
     assert upright.getpixel((10, 5)) == (255, 255, 255)
     assert upright.getpixel((10, 35)) == (0, 0, 0)
 
 
-def test_bad_pictures_are_one_line(tmp_path, noisy, capsys, monkeypatch):
+def test_bad_images_are_one_line(tmp_path, noisy, capsys, monkeypatch):
     missing = tmp_path / "nofile.jpg"
     assert fails(capsys, "--content", missing) == f"error: --content {missing} does not exist"
     text = tmp_path / "text.jpg"
-    text.write_text("no picture")
+    text.write_text("no image")
     assert "--style" in fails(capsys, "--style", text)
     cut = tmp_path / "cut.png"
     cut.write_bytes(noisy.read_bytes()[:2000])
-    assert "no picture that can be read" in fails(capsys, "--content", cut)
-    assert "no picture that can be read" in fails(capsys, "--content", tmp_path)
+    assert "no image that can be read" in fails(capsys, "--content", cut)
+    assert "no image that can be read" in fails(capsys, "--content", tmp_path)
     thin = tmp_path / "thin.png"
     Image.new("RGB", (500, 20)).save(thin)
     assert "would have 4 pixels, and 32 are needed" in fails(capsys, "--content", thin)
@@ -351,7 +351,7 @@ def test_plan_goes_from_coarse_to_fine_with_all_steps():
 
 
 @pytest.mark.slow
-def test_the_sample_pictures_are_what_the_code_draws(tmp_path):
+def test_the_sample_images_are_what_the_code_draws(tmp_path):
     draw.main(["--folder", str(tmp_path)])
     for name in ("content.jpg", "style.jpg"):
         with Image.open(tmp_path / name) as drawn, Image.open(draw.FOLDER / name) as shipped:
@@ -364,7 +364,7 @@ def test_the_sample_pictures_are_what_the_code_draws(tmp_path):
 
 
 @pytest.mark.slow
-def test_transfer_changes_the_picture_and_lowers_the_loss(tmp_path):
+def test_transfer_changes_the_image_and_lowers_the_loss(tmp_path):
     panel = tmp_path / "panel.jpg"
     arguments = ["--data", "sample", "--size", "96", "--steps", "40", "--panel", str(panel)]
     metrics = style_transfer.main(arguments)

@@ -63,7 +63,7 @@ def test_batchnorm_has_the_handouts_parameters(placement, parameters, trainable)
 
 
 @pytest.mark.parametrize("placement", batchnorm.PLACEMENTS)
-def test_folding_keeps_every_answer(placement, few):
+def test_folding_keeps_every_prediction(placement, few):
     labkit.prepare(0)
     model = batchnorm.build(placement)
     model.compile("adam", "sparse_categorical_crossentropy")

@@ -1,4 +1,4 @@
-"""TP3's demonstrations: truth of the generated pictures, box arithmetic, networks that learn."""
+"""TP3's demonstrations: truth of the generated images, box arithmetic, networks that learn."""
 
 from types import SimpleNamespace
 
@@ -12,15 +12,15 @@ from tp3_cnn_resnet.boxes import Detections, average_precision, suppress
 
 
 @pytest.fixture(scope="module")
-def pictures() -> shapes.Scenes:
+def scenes() -> shapes.Scenes:
     return shapes.scenes("train", 60)
 
 
-# --- Pictures ------------------------------------------------------------------------------------
+# --- Images --------------------------------------------------------------------------------------
 
 
-def test_boxes_are_the_extents_of_the_masks(pictures):
-    for mask, box_rows, labels in zip(pictures.masks, pictures.boxes, pictures.labels, strict=True):
+def test_boxes_are_the_extents_of_the_masks(scenes):
+    for mask, box_rows, labels in zip(scenes.masks, scenes.boxes, scenes.labels, strict=True):
         areas, count = ndimage.label(mask > 0, np.ones((3, 3)))
         found = set()
         for number, (rows, columns) in enumerate(ndimage.find_objects(areas), start=1):
@@ -31,7 +31,7 @@ def test_boxes_are_the_extents_of_the_masks(pictures):
         assert found == {(*box, label) for box, label in zip(box_rows, labels, strict=True)}
 
 
-def test_parts_share_no_picture_and_repeat():
+def test_parts_share_no_image_and_repeat():
     parts = {part: shapes.scenes(part, 40) for part in shapes.PARTS}
     seen = [image.tobytes() for scenes in parts.values() for image in scenes.images]
     assert len(set(seen)) == len(seen) == 120
@@ -110,7 +110,7 @@ def test_average_precision_of_hand_made_cases():
     # A second box for the same shape is wrong: precisions 1, 1/2, 2/3.
     twice = detections((A, 0.9), (A, 0.8), (B, 0.7))
     assert precision_of([twice], (A, B)) == pytest.approx((1 + 2 / 3) / 2)
-    # Boxes of one picture don't match another's, and scores are ranked over all pictures.
+    # Boxes of one image don't match another's, and scores are ranked over all images.
     two = [detections((B, 0.9)), detections((B, 0.5))]
     assert precision_of(two, (A,), (B,)) == pytest.approx(0.5 * 0.5)
 
@@ -121,47 +121,47 @@ def test_average_precision_needs_half_of_the_area():
     assert precision_of([detections((less, 0.9))], (A,)) == 0
 
 
-def test_cells_give_their_boxes_back(pictures):
-    targets = box_demo.encode(pictures)
-    answers = np.full((len(targets), 12, 12, 8), -20.0)
+def test_cells_give_their_boxes_back(scenes):
+    targets = box_demo.encode(scenes)
+    predictions = np.full((len(targets), 12, 12, 8), -20.0)
     inside = np.clip(targets[..., :5], 1e-6, 1 - 1e-6)
-    answers[..., :5] = np.log(inside / (1 - inside))
-    answers[..., 5:] = 9 * np.eye(3)[targets[..., 5].astype(int)]
-    found = box_demo.decode(answers)
-    metrics = box_demo.examine([suppress(one) for one in found], pictures)
+    predictions[..., :5] = np.log(inside / (1 - inside))
+    predictions[..., 5:] = 9 * np.eye(3)[targets[..., 5].astype(int)]
+    found = box_demo.decode(predictions)
+    metrics = box_demo.examine([suppress(one) for one in found], scenes)
     assert metrics == {"box_ap": 1.0, "ap": 1.0}
-    assert boxes.mean_iou(found, pictures.boxes) == pytest.approx(1, abs=1e-3)
+    assert boxes.mean_iou(found, scenes.boxes) == pytest.approx(1, abs=1e-3)
 
 
-def test_joint_loss_against_loops(pictures):
+def test_joint_loss_against_loops(scenes):
     import keras
 
     rng = np.random.default_rng(0)
-    targets = box_demo.encode(pictures)[:3]
-    answers = rng.normal(size=(3, 12, 12, 8)).astype(np.float32)
+    targets = box_demo.encode(scenes)[:3]
+    predictions = rng.normal(size=(3, 12, 12, 8)).astype(np.float32)
     expected = np.zeros(3)
     for place in np.ndindex(3, 12, 12):
-        wanted, given = targets[place], answers[place].astype(float)
-        chance = 1 / (1 + np.exp(-given[:5]))
-        expected[place[0]] -= np.log(chance[0] if wanted[0] else 1 - chance[0])
+        wanted, given = targets[place], predictions[place].astype(float)
+        probability = 1 / (1 + np.exp(-given[:5]))
+        expected[place[0]] -= np.log(probability[0] if wanted[0] else 1 - probability[0])
         if wanted[0]:
             logits = given[5:]
-            expected[place[0]] += 10 * np.abs(chance[1:] - wanted[1:5]).sum()
+            expected[place[0]] += 10 * np.abs(probability[1:] - wanted[1:5]).sum()
             expected[place[0]] += np.log(np.exp(logits).sum()) - logits[int(wanted[5])]
-    loss = box_demo.joint_loss(keras.ops.convert_to_tensor(targets), answers)
+    loss = box_demo.joint_loss(keras.ops.convert_to_tensor(targets), predictions)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
 # --- Segmentation --------------------------------------------------------------------------------
 
 
-def test_iou_of_masks_and_borders_by_hand():
+def test_iou_of_masks_and_contours_by_hand():
     truth = np.array([[[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]])
     moved = np.roll(truth, 1, axis=1)
     assert segmentation_demo.class_iou(moved, truth, 1) == pytest.approx(2 / 6)
     expected = np.ones((1, 5, 4), bool)
     expected[:, 4] = False
-    np.testing.assert_array_equal(segmentation_demo.near_borders(truth), expected)
+    np.testing.assert_array_equal(segmentation_demo.near_contours(truth), expected)
 
 
 def test_networks_are_equal_but_for_the_skip():
@@ -192,7 +192,7 @@ def few(count: int) -> shapes.Scenes:
 
 
 @pytest.mark.slow
-def test_segmentation_learns_a_few_pictures_by_heart():
+def test_segmentation_learns_a_few_images_by_heart():
     labkit.prepare(0)
     scenes = few(4)
     model = segmentation_demo.build()
@@ -205,13 +205,13 @@ def test_segmentation_learns_a_few_pictures_by_heart():
 
 
 @pytest.mark.slow
-def test_detector_learns_a_few_pictures_by_heart():
+def test_detector_learns_a_few_images_by_heart():
     labkit.prepare(0)
     scenes = few(4)
     model = box_demo.build()
     box_demo.train(model, box_demo.Config(epochs=60, smoke=True), scenes, scenes, silent_run())
-    answers = model.predict(scenes.images.astype(np.float32) / 255, verbose=0)
-    found = [suppress(one) for one in box_demo.decode(answers)]
+    predictions = model.predict(scenes.images.astype(np.float32) / 255, verbose=0)
+    found = [suppress(one) for one in box_demo.decode(predictions)]
     assert box_demo.examine(found, scenes)["box_ap"] > 0.8
 
 

@@ -104,23 +104,23 @@ def test_first_layer_is_kernels_and_maps_behind_the_relu():
 
 
 @pytest.fixture
-def grey_pictures() -> np.ndarray:
+def grey_images() -> np.ndarray:
     return np.random.default_rng(0).integers(60, 196, (4, 32, 32, 3)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("kind", corruptions.CORRUPTIONS)
-def test_corruptions_get_stronger_and_repeat(kind, grey_pictures):
-    before = grey_pictures.copy()
+def test_corruptions_get_stronger_and_repeat(kind, grey_images):
+    before = grey_images.copy()
     changes = []
     for strength in corruptions.STRENGTHS:
-        worse = corruptions.corrupt(grey_pictures, kind, strength, seed=0)
-        assert worse.shape == grey_pictures.shape
+        worse = corruptions.corrupt(grey_images, kind, strength, seed=0)
+        assert worse.shape == grey_images.shape
         assert worse.dtype == np.uint8
         np.testing.assert_array_equal(
-            worse, corruptions.corrupt(grey_pictures, kind, strength, seed=0)
+            worse, corruptions.corrupt(grey_images, kind, strength, seed=0)
         )
-        changes.append(np.abs(worse.astype(float) - grey_pictures).mean())
-    np.testing.assert_array_equal(grey_pictures, before)
+        changes.append(np.abs(worse.astype(float) - grey_images).mean())
+    np.testing.assert_array_equal(grey_images, before)
     assert changes[0] > 0
     assert all(later > earlier for earlier, later in itertools.pairwise(changes))
 
@@ -144,10 +144,10 @@ def test_corruptions_are_what_they_say():
         np.testing.assert_allclose(blurred.sum(axis=(1, 2)), 1, atol=1e-6)
     spread = np.count_nonzero(corruptions.motion_blur(dot, 5, rng)[..., 0], axis=(1, 2))
     assert np.all(spread == 5)
-    picture = rng.random((1, 32, 32, 3))
-    np.testing.assert_allclose(corruptions.contrast(picture, 0, rng).std(axis=(1, 2)), 0, atol=1e-9)
-    np.testing.assert_allclose(corruptions.contrast(picture, 1, rng), picture)
-    small = corruptions.pixelate(picture, 16, rng)
+    image = rng.random((1, 32, 32, 3))
+    np.testing.assert_allclose(corruptions.contrast(image, 0, rng).std(axis=(1, 2)), 0, atol=1e-9)
+    np.testing.assert_allclose(corruptions.contrast(image, 1, rng), image)
+    small = corruptions.pixelate(image, 16, rng)
     np.testing.assert_array_equal(small[:, ::2, ::2], small[:, 1::2, 1::2])
 
 
@@ -169,8 +169,8 @@ def test_examination_repeats_the_trainings_figures(model, capsys):
     assert all(isinstance(value, float) for value in examined.values())
     assert f"Test accuracy: {trained['test_accuracy']:.4f}" in capsys.readouterr().out
     folder = labkit.find_run("tp3_cnn_resnet.evaluate").folder
-    pictures = {path.stem for path in folder.glob("*.png")}
-    assert pictures == {
+    drawn = {path.stem for path in folder.glob("*.png")}
+    assert drawn == {
         "confusion_matrix", "most_confident_errors", "grad_cam", "grad_cam_errors", "first_layer",
         "corruptions", "robustness",
     }  # fmt: skip

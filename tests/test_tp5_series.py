@@ -29,13 +29,13 @@ def numbered(name: str, horizon: int):
 )
 def test_no_window_of_validation_or_test_shares_a_point_with_training(name, horizon):
     parts, shape = numbered(name, horizon)
-    points = {part: set(np.unique(found.whole).tolist()) for part, found in parts.items()}
+    points = {part: set(np.unique(found.windows).tolist()) for part, found in parts.items()}
     assert not points["train"] & points["validation"]
     assert not points["train"] & points["test"]
     targets = {part: set(np.unique(found.future).tolist()) for part, found in parts.items()}
     assert not targets["validation"] & targets["test"]
     assert max(points["train"]) < min(points["validation"]) < max(points["validation"])
-    if name == "synthetic":  # a whole window lies between
+    if name == "synthetic":  # a window lies between
         window = shape.look_back + horizon
         assert not points["validation"] & points["test"]
         assert min(points["validation"]) - max(points["train"]) > window
@@ -48,16 +48,17 @@ def test_no_window_of_validation_or_test_shares_a_point_with_training(name, hori
 def test_every_test_window_of_the_standard_protocol(horizon, windows):
     parts, _ = numbered("etth1", horizon)
     test = parts["test"]
-    assert len(test.whole) == windows
+    assert len(test.windows) == windows
     assert test.future[0, 0, 0] == 16 * 720  # the first hour of the last four months
     assert test.future[-1, 0, -1] == 20 * 720 - 1
-    assert len(parts["train"].whole) == 8640 - 720 - horizon + 1
+    assert len(parts["train"].windows) == 8640 - 720 - horizon + 1
 
 
 def test_no_shop_is_in_two_parts():
     found = load_series("monthly", smoke=True)
     rows = {
-        part: windows.whole.reshape(len(windows.whole), -1) for part, windows in found.parts.items()
+        part: windows.windows.reshape(len(windows.windows), -1)
+        for part, windows in found.parts.items()
     }
     firsts = {part: {row[:36].tobytes() for row in values} for part, values in rows.items()}
     assert sum(map(len, firsts.values())) == len(set.union(*firsts.values()))
@@ -70,7 +71,7 @@ def test_the_scale_is_the_training_parts():
     found = load_series("synthetic")
     values = series.synthetic()
     mean, deviation = values[:1400].mean(), values[:1400].std()
-    train = found.parts["train"].whole
+    train = found.parts["train"].windows
     np.testing.assert_allclose(train[0, 0] * deviation + mean, values[:60, 0], rtol=1e-4, atol=1e-6)
     assert found.unit == pytest.approx(deviation)
     later = series.synthetic()
@@ -78,7 +79,7 @@ def test_the_scale_is_the_training_parts():
     patched = pytest.MonkeyPatch()
     with patched.context() as context:
         context.setattr(series, "synthetic", lambda draw=0: later)
-        np.testing.assert_array_equal(load_series("synthetic").parts["train"].whole, train)
+        np.testing.assert_array_equal(load_series("synthetic").parts["train"].windows, train)
 
 
 def test_the_synthetic_series_is_the_handouts():
@@ -98,7 +99,7 @@ def test_the_synthetic_series_is_the_handouts():
 
 def test_windows_cost_no_memory():
     found = load_series("synthetic").parts["train"]
-    assert found.whole.base is not None
+    assert found.windows.base is not None
     np.testing.assert_array_equal(found.history[1, 0, :-1], found.history[0, 0, 1:])
     np.testing.assert_array_equal(found.future[0, 0], found.history[10, 0, -10:])
 
@@ -152,14 +153,14 @@ def test_the_official_file(real_data):
 
 @pytest.mark.realdata
 def test_floors_on_etth1_are_the_published_ones(real_data):
-    """Repeat-last as in DLinear's table, ridge as measured by independent code: same protocol."""
+    """Persistence as in DLinear's table, ridge as measured by independent code: same protocol."""
     found = load_series("etth1", data="real")
     future = found.parts["test"].future
-    answers = floors.floor_forecasts(found.parts, 24, anchored=True)
-    repeated = answers["repeat_last"] - future
-    assert np.mean(repeated**2) == pytest.approx(1.295, abs=2e-3)
-    assert np.mean(np.abs(repeated)) == pytest.approx(0.713, abs=2e-3)
-    assert floors.squared_error(answers["ridge_336"], future) == pytest.approx(0.370, abs=2e-3)
+    forecasts = floors.floor_forecasts(found.parts, 24, anchored=True)
+    errors = forecasts["persistence"] - future
+    assert np.mean(errors**2) == pytest.approx(1.295, abs=2e-3)
+    assert np.mean(np.abs(errors)) == pytest.approx(0.713, abs=2e-3)
+    assert floors.squared_error(forecasts["ridge_336"], future) == pytest.approx(0.370, abs=2e-3)
 
 
 # --- Floors --------------------------------------------------------------------------------------
@@ -169,7 +170,7 @@ HISTORY = RNG.standard_normal((40, 2, 12)).astype(np.float32)
 
 def test_naive_forecasts_against_loops():
     for horizon, period in ((5, 3), (7, 4), (12, 12)):
-        last = floors.repeat_last(HISTORY, horizon)
+        last = floors.persistence(HISTORY, horizon)
         season = floors.seasonal_naive(HISTORY, horizon, period)
         assert last.shape == season.shape == (40, 2, horizon)
         for step in range(horizon):
@@ -183,16 +184,16 @@ def test_naive_forecasts_against_loops():
 def test_long_histories_have_a_second_ridge_floor(monkeypatch):
     """Fitted to the last steps alone: what comes before them makes no difference."""
     monkeypatch.setattr(floors, "SHORTER", 5)
-    whole = RNG.standard_normal((60, 2, 12)).astype(np.float32)
-    changed = whole.copy()
+    values = RNG.standard_normal((60, 2, 12)).astype(np.float32)
+    changed = values.copy()
     changed[..., :3] += RNG.standard_normal((60, 2, 3)).astype(np.float32)
 
-    def forecasts(values: np.ndarray, look_back: int) -> dict[str, np.ndarray]:
-        windows = series.Windows(values, look_back)
+    def forecasts(given: np.ndarray, look_back: int) -> dict[str, np.ndarray]:
+        windows = series.Windows(given, look_back)
         parts = {part: windows for part in ("train", "validation", "test")}
         return floors.floor_forecasts(parts, 2, anchored=True)
 
-    one, other, short = forecasts(whole, 8), forecasts(changed, 8), forecasts(whole[..., 3:], 5)
+    one, other, short = forecasts(values, 8), forecasts(changed, 8), forecasts(values[..., 3:], 5)
     np.testing.assert_array_equal(one["ridge_5"], other["ridge_5"])
     assert np.abs(one["ridge"] - other["ridge"]).max() > 1e-3
     assert "ridge_5" not in short
@@ -215,10 +216,10 @@ def test_ridge_against_scikit_learn(anchored):
 
 def test_an_anchored_ridge_is_right_at_any_level():
     time = np.arange(60.0)
-    whole = np.stack([np.sin(time[i : i + 30] / 3) for i in range(30)])[:, None].astype(np.float32)
-    fitted = floors.fit_ridges(whole[..., :20], whole[..., 20:], anchored=True)[0.01]
+    values = np.stack([np.sin(time[i : i + 30] / 3) for i in range(30)])[:, None].astype(np.float32)
+    fitted = floors.fit_ridges(values[..., :20], values[..., 20:], anchored=True)[0.01]
     np.testing.assert_allclose(
-        fitted(whole[..., :20] + 5), fitted(whole[..., :20]) + 5, rtol=1e-4, atol=1e-4
+        fitted(values[..., :20] + 5), fitted(values[..., :20]) + 5, rtol=1e-4, atol=1e-4
     )
 
 
@@ -226,14 +227,14 @@ def test_floors_are_chosen_on_validation_alone():
     found = load_series("synthetic")
     ridge, _ = floors.choose_ridge(found.parts["train"], found.parts["validation"], False)
     changed = dict(found.parts)
-    changed["test"] = series.Windows(found.parts["test"].whole * 3 + 1, 50)
-    answers = floors.floor_forecasts(changed, None, anchored=False)
+    changed["test"] = series.Windows(found.parts["test"].windows * 3 + 1, 50)
+    forecasts = floors.floor_forecasts(changed, None, anchored=False)
     np.testing.assert_allclose(
-        answers["ridge"], ridge(changed["test"].history), rtol=1e-5, atol=1e-6
+        forecasts["ridge"], ridge(changed["test"].history), rtol=1e-5, atol=1e-6
     )
     lag = floors.choose_period(found.parts["validation"])
     np.testing.assert_array_equal(
-        answers["seasonal_naive"], floors.seasonal_naive(changed["test"].history, 10, lag)
+        forecasts["seasonal_naive"], floors.seasonal_naive(changed["test"].history, 10, lag)
     )
     errors = [
         floors.squared_error(

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from typing import get_args, get_type_hints
 
 import keras
 import numpy as np
@@ -23,7 +24,7 @@ from tp4_unet_conv3d.unet_segmentation import Config, Part, convergence, score
 
 @pytest.fixture
 def few(monkeypatch):
-    """A training of seconds: twelve pictures."""
+    """A training of seconds: twelve images."""
     counts = {"train": 12, "validation": 6, "test": 6}
     monkeypatch.setattr(unet_segmentation, "COUNTS", counts)
     monkeypatch.setattr(unet_segmentation, "BATCH_SIZE", 6)
@@ -59,7 +60,7 @@ def test_operations_are_counted_by_hand():
 
 
 @pytest.mark.slow
-def test_it_learns_pictures_by_heart():
+def test_it_learns_images_by_heart():
     labkit.prepare(0)
     rng = np.random.default_rng(0)
     x = rng.random((4, 128, 128, 1), np.float32)
@@ -80,7 +81,7 @@ def test_it_learns_pictures_by_heart():
 
 
 @pytest.mark.parametrize("augment", [augmentation.turn, augmentation.move_head])
-def test_masks_move_with_their_pictures(augment):
+def test_masks_move_with_their_images(augment):
     rng = np.random.default_rng(0)
     masks = np.zeros((20, 64, 64, 1), np.float32)
     for mask in masks:
@@ -227,18 +228,18 @@ def test_convergence_is_the_first_epoch_above_the_target():
     assert convergence({"val_dice": [0.1], "seconds": [1.0]}) == {}
 
 
-def test_scores_of_known_answers():
+def test_scores_of_known_predictions():
     instances = np.zeros((3, 32, 32), np.uint8)
     instances[0, 4:24, 4:24] = 1
     instances[1, 4:8, 4:8] = 1
     part = Part(np.zeros((3, 32, 32, 1), np.float32), instances, np.arange(3))
-    answers = part.masks.astype(np.float32)
-    perfect = score(answers, part, 0.5)
+    probabilities = part.masks.astype(np.float32)
+    perfect = score(probabilities, part, 0.5)
     assert perfect["dice"] == perfect["iou"] == perfect["boundary_f1"] == 1
     assert perfect["hd95"] == perfect["objects_missed"] == 0
-    assert perfect["empty_pictures"] == perfect["empty_pictures_kept_empty"] == 1
-    answers[1] = 0  # the small one is missed
-    found = score(answers, part, 0.5)
+    assert perfect["empty_images"] == perfect["empty_images_kept_empty"] == 1
+    probabilities[1] = 0  # the small one is missed
+    found = score(probabilities, part, 0.5)
     assert found["dice"] == 0.5
     assert found["dice_all_pixels"] == pytest.approx(2 * 400 / 816)
     assert (found["small_objects_missed"], found["objects_missed"]) == (1, 1)
@@ -261,6 +262,6 @@ def test_impossible_settings_are_one_message(arguments, message, capsys):
 
 @pytest.mark.parametrize("loss", losses.LOSSES)
 def test_names_follow_the_convention(loss):
-    assert loss in Config.__annotations__["loss"].__args__
+    assert loss in get_args(get_type_hints(Config)["loss"])
     assert labkit.run.RUN_NAME.fullmatch(f"unet16-adam-{loss}-s0")
     assert asdict(Config(loss=loss))["loss"] == loss

@@ -15,21 +15,21 @@ def random_volumes(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(shape, dtype=np.float32)
 
 
-def test_without_depth_it_is_the_unet_for_pictures_on_every_slice():
-    pictures, volumes = build_unet(2), build_volume_unet((3, 128, 128), 2, 1)
-    for one, other in zip(pictures.weights, volumes.weights, strict=True):
+def test_without_depth_it_is_the_unet_for_images_on_every_slice():
+    planar, volumes = build_unet(2), build_volume_unet((3, 128, 128), 2, 1)
+    for one, other in zip(planar.weights, volumes.weights, strict=True):
         shift = 0 if "variance" in one.path else 0.4
         one.assign(random_volumes(*one.shape, seed=one.shape[-1]) - shift)
         other.assign(keras.ops.reshape(one, other.shape))
     x = random_volumes(2, 3, 128, 128, 1)
-    expected = pictures.predict(x.reshape(6, 128, 128, 1), verbose=0).reshape(x.shape)
+    expected = planar.predict(x.reshape(6, 128, 128, 1), verbose=0).reshape(x.shape)
     assert expected.std() > 0.01
     np.testing.assert_allclose(volumes.predict(x, verbose=0), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("depth", "reaches"), [(1, False), (3, True)])
-def test_what_an_answer_depends_on(depth, reaches):
-    """Another slice is changed: slice 3's answer moves with kernels of three slices alone."""
+def test_what_a_prediction_depends_on(depth, reaches):
+    """Another slice is changed: slice 3's prediction moves with kernels of three slices alone."""
     keras.utils.set_random_seed(0)
     model = build_volume_unet((8, 16, 16), 2, depth)
     x = random_volumes(1, 8, 16, 16, 1)
@@ -39,16 +39,16 @@ def test_what_an_answer_depends_on(depth, reaches):
     assert (np.abs(before - after).max() > 1e-6) == reaches
 
 
-def test_losses_and_metrics_take_a_volume_as_one_picture():
+def test_losses_and_metrics_take_a_volume_as_one_image():
     truth = (random_volumes(2, 3, 4, 5, 1) > 0.7).astype(np.float32)
-    answer = random_volumes(2, 3, 4, 5, 1, seed=1)
-    flat = [each.reshape(2, 60).astype(float) for each in (truth, answer)]
+    predicted = random_volumes(2, 3, 4, 5, 1, seed=1)
+    flat = [each.reshape(2, 60).astype(float) for each in (truth, predicted)]
     both, sizes = (flat[0] * flat[1]).sum(axis=1), flat[0].sum(axis=1) + flat[1].sum(axis=1)
-    assert float(losses.Dice()(truth, answer)) == pytest.approx(
+    assert float(losses.Dice()(truth, predicted)) == pytest.approx(
         np.mean(1 - (2 * both + 1) / (sizes + 1)), rel=1e-5
     )
     metric = metrics.Dice(threshold=None)
-    metric.update_state(truth, answer)
+    metric.update_state(truth, predicted)
     assert float(metric.result()) == pytest.approx(np.mean(2 * both / sizes), rel=1e-5)
 
 
@@ -56,9 +56,9 @@ def test_slices_of_a_volume_are_scored_together():
     masks = np.zeros((2, 3, 4, 4), bool)
     masks[0, 0, :2], masks[1, 2, 0, 0] = True, True
     part = Volumes(random_volumes(2, 3, 4, 4, 1), masks).slices()
-    answer = part.masks.copy()
-    answer[0, 0] = False  # half of the first volume's 8 voxels
-    dice, _ = metrics.overlap(answer, part.masks, part.groups)
+    predicted = part.masks.copy()
+    predicted[0, 0] = False  # half of the first volume's 8 voxels
+    dice, _ = metrics.overlap(predicted, part.masks, part.groups)
     np.testing.assert_allclose(dice, [2 * 4 / 12, 1])
 
 

@@ -166,9 +166,9 @@ def tp3_accuracy() -> str:
 def tp3_settling() -> str:
     """For each Mini-ResNet, the late epoch in which its moving averages misled most."""
     columns = {
-        "unsettled_epoch": (1, 0),
-        "unsettled_validation_accuracy": (100, 2),
-        "unsettled_validation_accuracy_settled": (100, 2),
+        "batchnorm_lag_epoch": (1, 0),
+        "batchnorm_lag_validation_accuracy": (100, 2),
+        "batchnorm_lag_validation_accuracy_recalibrated": (100, 2),
         "test_accuracy_last_epoch": (100, 2),
         "test_accuracy": (100, 2),
     }
@@ -189,7 +189,7 @@ def tp3_examined() -> str:
     found = {
         variant: content
         for variant, content in tp3_results().items()
-        if "accuracy_intact" in content["metrics"]
+        if "accuracy_clean" in content["metrics"]
     }
     some = next(iter(found.values()))["metrics"]
     names = [name for name in some if name.startswith("accuracy_")]
@@ -197,13 +197,13 @@ def tp3_examined() -> str:
         [label]
         + [spread(content["metrics"][name], 100, 1) for content in found.values()]
         for name, label in [
-            ("accuracy_intact", "intact"),
+            ("accuracy_clean", "clean"),
             *((n, n.removeprefix("accuracy_").replace("_", " ")) for n in names
-              if n != "accuracy_intact"),
+              if n != "accuracy_clean"),
             ("mean_corruption_accuracy", "mean over corruptions"),
         ]
     ]  # fmt: skip
-    return table(["test % on 2,000 pictures", *(TP3[variant] for variant in found)], rows)
+    return table(["test % on 2,000 images", *(TP3[variant] for variant in found)], rows)
 
 
 def tp3_race() -> str:
@@ -249,17 +249,17 @@ def tp3_masks() -> str:
     """The segmentation demonstration: two networks beside their floors."""
     content = read("tp3_cnn_resnet.segmentation_demo")
     metrics, floors = content["metrics"], content["floors"]
-    keys = ("iou", "pixel_accuracy", "border_accuracy", "shape_iou")
+    keys = ("iou", "pixel_accuracy", "contour_accuracy", "shape_iou")
     rows = [
-        ["floor: all ground", "", f"{floors['ground_pixel_accuracy']:.3f}", "", ""],
+        ["floor: all background", "", f"{floors['background_pixel_accuracy']:.3f}", "", ""],
         ["floor: colour threshold", "", "", "", f"{floors['colour_shape_iou']:.3f}"],
         ["the truth at 6x6 pixels", f"{metrics['truth_at_6x6_iou']['mean']:.3f}", "", "", ""],
     ]
     for name in ("without_skip", "with_skip"):
         figures = [spread(metrics[f"{key}_{name}"], digits=3) for key in keys]
         rows.append([name.replace("_", " "), *figures])
-    header = ["", "IoU, mean of three shapes", "pixels right", "outlines right"]
-    return table([*header, "IoU, shape or ground"], rows)
+    header = ["", "IoU, mean of three shapes", "pixels right", "contours right"]
+    return table([*header, "IoU, shape or background"], rows)
 
 
 def tp3_boxes() -> str:
@@ -271,7 +271,7 @@ def tp3_boxes() -> str:
             label,
             *(
                 f"{floors[f'{name}_{key}']:.3f}"
-                for key in ("box_ap", "ap", "iou", "boxes_a_picture")
+                for key in ("box_ap", "ap", "iou", "boxes_per_image")
             ),
         ]
         for name, label in (
@@ -284,10 +284,10 @@ def tp3_boxes() -> str:
         ("", "detector, suppressed"),
     ):
         figures = [spread(metrics[f"{prefix}{key}"], digits=3) for key in ("box_ap", "ap", "iou")]
-        rows.append([label, *figures, spread(metrics[f"{prefix}boxes_a_picture"], digits=1)])
-    rows.append(["the truth", "", "", "", f"{metrics['true_boxes_a_picture']['mean']:.1f}"])
+        rows.append([label, *figures, spread(metrics[f"{prefix}boxes_per_image"], digits=1)])
+    rows.append(["the truth", "", "", "", f"{metrics['true_boxes_per_image']['mean']:.1f}"])
     header = ["", "average precision of boxes", "of boxes with classes", "IoU of true boxes"]
-    return table([*header, "boxes a picture"], rows)
+    return table([*header, "boxes per image"], rows)
 
 
 def tp3_speed() -> str:
@@ -300,7 +300,7 @@ def tp3_speed() -> str:
             row.append(spread(found[variant]["pictures_per_second"], digits=0))
             row.append(spread(found[variant]["times_as_fast"]))
         rows.append(row)
-    heads = [cell for name in networks for cell in (f"{name}, pictures/s", "times as fast")]
+    heads = [cell for name in networks for cell in (f"{name}, images/s", "times as fast")]
     return table(["", *heads], rows)
 
 
@@ -317,7 +317,7 @@ def tp4_masks(variants: dict[str, str]) -> str:
             f"{metrics[part]['mean']:.1f} of {metrics[whole]['mean']:.0f}"
             for part, whole in (
                 ("small_objects_missed", "small_objects"),
-                ("empty_pictures_kept_empty", "empty_pictures"),
+                ("empty_images_kept_empty", "empty_images"),
             )
         )
         rows.append(
@@ -338,7 +338,7 @@ def tp4_masks(variants: dict[str, str]) -> str:
         )
     header = ["", "parameters", "Dice", "95 % interval, first seed", "mirror images averaged"]
     header += ["IoU", "small objects missed"]
-    return table([*header, "empty pictures kept empty", "outlines F1", "seconds"], rows)
+    return table([*header, "empty images kept empty", "contours F1", "seconds"], rows)
 
 
 def tp4_losses() -> str:
@@ -367,7 +367,7 @@ def tp4_tubes() -> str:
     columns = {
         "dice": ("Dice by volume", 3),
         "iou": ("IoU", 3),
-        "boundary_f1": ("outlines F1, slices", 3),
+        "boundary_f1": ("contours F1, slices", 3),
         "epochs_to_dice_0.8": ("epochs to validation Dice 0.8", 1),
         "seconds_to_dice_0.8": ("seconds to it", 0),
     }
@@ -378,12 +378,17 @@ def tp4_tubes() -> str:
     for network, label in (("slices", "1x3x3, slice by slice"), ("volumes", "3x3x3")):
         row = [label]
         row.append(f"{metrics[f'{network}/parameters']['mean']:,.0f}")
-        row.append(f"{metrics[f'{network}/gigaflop_a_volume']['mean']:.2f}")
+        row.append(f"{metrics[f'{network}/gigaflop_per_volume']['mean']:.2f}")
         for name, (_, digits) in columns.items():
             found = metrics.get(f"{network}/{name}")
             row.append(spread(found, digits=digits) if found else "never")
         rows.append([*row, spread(content["train_seconds"][network], digits=0)])
-    header = ["kernels", "parameters", "GFLOP a volume", *(label for label, _ in columns.values())]
+    header = [
+        "kernels",
+        "parameters",
+        "GFLOP per volume",
+        *(label for label, _ in columns.values()),
+    ]
     return table([*header, "seconds"], rows)
 
 
@@ -421,9 +426,11 @@ def tp5_attention() -> str:
     rows = []
     for task in dict.fromkeys(name.rpartition("_")[2] for name in names):
         words = re.sub(r"(\D+)(\d+)", r"`\1`, \2 words", task)
-        accuracy, recall = (floors[f"{floor}_{task}"] for floor in ("majority", "equal_weights"))
+        accuracy, recall = (
+            floors[f"{floor}_{task}"] for floor in ("majority", "uniform_attention")
+        )
         rows.append(
-            [words, "floor: majority, equal weights", f"{accuracy:.3f}", f"{recall:.3f}", ""]
+            [words, "floor: majority, uniform attention", f"{accuracy:.3f}", f"{recall:.3f}", ""]
         )
         for name in (name for name in names if name.endswith(f"_{task}")):
             found = metrics.get(f"{name}/test_attention_recall")
@@ -488,8 +495,9 @@ def tp5_behaviour() -> str:
         forced = metrics.get("teacher_forced_mse")
         span, steps, equal, distance = (
             metrics[f"attention_{name}"]["mean"]
-            for name in ("span", "steps", "span_of_equal_weights", "distance")
+            for name in ("span", "steps", "span_of_uniform_attention", "distance")
         )
+        uniform_distance = metrics["attention_distance_of_uniform_attention"]["mean"]
         rows.append(
             [
                 TP5_SERIES[variant],
@@ -498,7 +506,7 @@ def tp5_behaviour() -> str:
                 spread(metrics["raw_coverage"], 100, 1),
                 spread(metrics["coverage"], 100, 1),
                 f"{span:.1f} of {steps:.0f} ({equal:.0f})",
-                f"{distance:.1f} ({metrics['attention_distance_of_equal_weights']['mean']:.1f})",
+                f"{distance:.1f} ({uniform_distance:.1f})",
             ]
         )
     header = ["series", "MSE under teacher forcing", "free-running costs"]

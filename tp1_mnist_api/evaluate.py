@@ -7,6 +7,8 @@ Nothing is trained or chosen here. The report and its five pictures land in the 
 beside the training in MLflow.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,7 +95,7 @@ def nearest_neighbours(data: labkit.Images) -> float:
     return float(model.score(to_input(data.x_test), data.y_test))
 
 
-def reliability_figure(probabilities: np.ndarray, labels: np.ndarray) -> "figures.Figure":
+def reliability_figure(probabilities: np.ndarray, labels: np.ndarray) -> figures.Figure:
     """Accuracy against confidence, above the number of images in each bin."""
     confidence, accuracy, count = reliability(probabilities, labels)
     filled = count > 0
@@ -108,7 +110,7 @@ def reliability_figure(probabilities: np.ndarray, labels: np.ndarray) -> "figure
     return figure
 
 
-def robustness_figure(curves: dict[str, list[float]], images: int) -> "figures.Figure":
+def robustness_figure(curves: dict[str, list[float]], images: int) -> figures.Figure:
     """Accuracy against the strength of each distortion."""
     figure, axes = figures.subplots(1, len(curves), size=(12, 3.6))
     for axis, (kind, accuracies) in zip(axes, curves.items(), strict=True):

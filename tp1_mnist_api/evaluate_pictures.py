@@ -137,7 +137,7 @@ WAYS: dict[str, tuple[Callable, str, dict]] = {
     "noise of sd 25": (partial(drawing, noise=25), "JPEG", {"quality": 70}),
     "blurred": (partial(drawing, blur=6), "WEBP", {}),
     "light from one side": (partial(drawing, shade=0.5, noise=5), "JPEG", {}),
-    "transparent ground": (transparent, "PNG", {}),
+    "transparent background": (transparent, "PNG", {}),
     "ruled paper": (partial(drawing, room=1.5, ruled=True), "PNG", {}),
 }
 

@@ -1,5 +1,7 @@
 """From a trained Keras model to the file that the API serves."""
 
+from __future__ import annotations
+
 import hashlib
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import labkit
 keras = labkit.lazy("keras")
 
 
-def export_for_serving(model: "keras.Model", path: Path, images: np.ndarray) -> float:
+def export_for_serving(model: keras.Model, path: Path, images: np.ndarray) -> float:
     """Write `model` for LiteRT, check it against Keras, and return the largest difference.
 
     `images` is (n, 784) in 0..1. Raises `RuntimeError` above 1e-5: such a file must not be served.

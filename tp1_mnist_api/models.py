@@ -1,5 +1,7 @@
 """TP1's models: each maps 784 grey values in 0..1 to 10 probabilities."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 
@@ -10,7 +12,7 @@ keras = labkit.lazy("keras")
 NUM_CLASSES = 10
 
 
-def build_dense(dropout_rate: float = 0.2) -> "keras.Model":
+def build_dense(dropout_rate: float = 0.2) -> keras.Model:
     """The hand-out's network: 407,050 parameters."""
     inputs = keras.Input((784,))
     x = keras.layers.Dense(512, activation="relu")(inputs)  # (B, 512)
@@ -19,7 +21,7 @@ def build_dense(dropout_rate: float = 0.2) -> "keras.Model":
     return keras.Model(inputs, outputs, name="dense")
 
 
-def build_dense_strong(dropout_rate: float) -> "keras.Model":
+def build_dense_strong(dropout_rate: float) -> keras.Model:
     """Three wide dense layers with batch normalisation: 2,922,506 parameters."""
     inputs = x = keras.Input((784,))
     for _ in range(3):
@@ -30,7 +32,7 @@ def build_dense_strong(dropout_rate: float) -> "keras.Model":
     return keras.Model(inputs, outputs, name="dense_strong")
 
 
-def build_cnn(dropout_rate: float) -> "keras.Model":
+def build_cnn(dropout_rate: float) -> keras.Model:
     """Three convolutions and a dense layer: 392,266 parameters.
 
     The order is made for a CPU: a stride at once, and normalisation after pooling, where it has a
@@ -53,7 +55,7 @@ def build_cnn(dropout_rate: float) -> "keras.Model":
     return keras.Model(inputs, outputs, name="cnn")
 
 
-def build_compact(dropout_rate: float) -> "keras.Model":
+def build_compact(dropout_rate: float) -> keras.Model:
     """A small convolutional network, the one that the API comes with: 29,610 parameters.
 
     About 0.7 million multiplications an image, seven times fewer than `build_cnn`.
@@ -71,12 +73,12 @@ def build_compact(dropout_rate: float) -> "keras.Model":
     return keras.Model(inputs, outputs, name="compact")
 
 
-def normalise_and_activate(x: "keras.KerasTensor") -> "keras.KerasTensor":
+def normalise_and_activate(x: keras.KerasTensor) -> keras.KerasTensor:
     """Batch normalisation with a memory of about 20 batches, then ReLU; the shape stays."""
     return keras.layers.Activation("relu")(keras.layers.BatchNormalization(momentum=0.95)(x))
 
 
-def average_over_shifts(model: "keras.Model") -> "keras.Model":
+def average_over_shifts(model: keras.Model) -> keras.Model:
     """The mean of `model`'s probabilities on an image and on its four shifts by one pixel.
 
     Five looks at each image instead of one: lower validation loss, five times the work. The input
@@ -92,7 +94,7 @@ def average_over_shifts(model: "keras.Model") -> "keras.Model":
     return keras.Model(inputs, keras.layers.Average()(views), name=f"{model.name}_averaged")
 
 
-BUILDERS: dict[str, Callable[[float], "keras.Model"]] = {
+BUILDERS: dict[str, Callable[[float], keras.Model]] = {
     "dense": build_dense,
     "dense-strong": build_dense_strong,
     "cnn": build_cnn,

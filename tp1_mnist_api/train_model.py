@@ -16,6 +16,8 @@ References: Simard et al. (ICDAR 2003) for the distortions, Smith and Topin (arX
 the one-cycle learning rate.
 """
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Sequence
@@ -153,7 +155,7 @@ def train(
     training: np.ndarray,
     validation: np.ndarray,
     run: labkit.Run,
-) -> "keras.Model":
+) -> keras.Model:
     """Fit the configured model and return it in float32, ready for evaluation and export.
 
     `training` and `validation` are indices into `data.x_train`; `run` says at which epoch to begin.
@@ -208,7 +210,7 @@ def train(
     return average_over_shifts(twin) if recipe.average_shifts else twin
 
 
-def score(model: "keras.Model", inputs: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def score(model: keras.Model, inputs: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy in 0..1 of `model` on `inputs` (n, 784) in 0..1."""
     probabilities = model.predict(inputs, batch_size=500, verbose=0)
     losses = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
@@ -231,7 +233,7 @@ def beats(challenger: dict[str, str], champion: dict[str, str]) -> bool:
     return was_sample and not challenger["validation_set"].startswith("sample")
 
 
-def log_to_mlflow(model: "keras.Model", example: np.ndarray, tags: dict[str, str]) -> bool:
+def log_to_mlflow(model: keras.Model, example: np.ndarray, tags: dict[str, str]) -> bool:
     """The hand-out's MLflow part: log the model with its signature, register it, name a champion.
 
     `example` is (n, 784) in 0..1; `tags` are those of `beats`. Returns whether the alias

@@ -5,6 +5,8 @@ configuration with one seed. Trials made to choose something (`purpose="choose"`
 images; those made to report (`purpose="report"`) see them once, after their training.
 """
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -169,8 +171,8 @@ Train = Callable[[Trial, Split, labkit.Run], "keras.Model"]
 
 
 def watch(
-    run: labkit.Run, model: "keras.Model", split: Split, seen: np.ndarray | None = None
-) -> "keras.callbacks.Callback":
+    run: labkit.Run, model: keras.Model, split: Split, seen: np.ndarray | None = None
+) -> keras.callbacks.Callback:
     """A callback that evaluates after each epoch, in inference mode and without penalties.
 
     Logged are `train_*` on 6,000 training images, `validation_*`, cross-entropy in nats and
@@ -224,7 +226,7 @@ def run_trial(script: str, train: Train, parent: str, save_seed: int, trial: Tri
     }
 
 
-def _save_without_optimizer(model: "keras.Model", run: labkit.Run) -> None:
+def _save_without_optimizer(model: keras.Model, run: labkit.Run) -> None:
     """Keep `model.keras` at a third of its size: nobody goes on training it."""
     bare = keras.models.clone_model(model)
     bare.set_weights(model.get_weights())

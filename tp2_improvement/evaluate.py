@@ -10,6 +10,8 @@ test images exactly one of two is right, and McNemar's test says whether one is 
 Reference: Dietterich (Neural Computation 1998), section 3.1, on McNemar's test for two classifiers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -61,7 +63,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     return float(stats.binomtest(int(only_first), int(only_first + only_second)).pvalue)
 
 
-def disagreement_figure(right: dict[str, np.ndarray]) -> "figures.Figure":
+def disagreement_figure(right: dict[str, np.ndarray]) -> figures.Figure:
     """Test images on which the row's network is right and the column's is wrong."""
     names = [name.replace("_", " ") for name in right]
     size = 3 + 0.55 * len(names)

@@ -4,6 +4,8 @@ An *outcome* is what `comparison.run_trial` returns: a dictionary with the trial
 final metrics and its history.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -150,7 +152,7 @@ def markdown(outcomes: list[dict], columns: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ranking_figure(samples: dict[str, list[float]], label: str) -> "figures.Figure":
+def ranking_figure(samples: dict[str, list[float]], label: str) -> figures.Figure:
     """Means with 95 % intervals, best on top; a bar joins those that can't be told apart."""
     ranked = sorted(samples, key=lambda name: np.mean(samples[name]))
     figure, axis = figures.subplots(size=(7, 1.2 + 0.5 * len(ranked)))
@@ -170,7 +172,7 @@ def ranking_figure(samples: dict[str, list[float]], label: str) -> "figures.Figu
     return figure
 
 
-def curves_figure(outcomes: list[dict], panels: dict[str, str]) -> "figures.Figure":
+def curves_figure(outcomes: list[dict], panels: dict[str, str]) -> figures.Figure:
     """A panel a metric: its mean over seeds against epochs, a line a configuration."""
     figure, axes = figures.subplots(1, len(panels), size=(5.5 * len(panels), 4.2))
     styles = ["-", "--", ":", "-."]

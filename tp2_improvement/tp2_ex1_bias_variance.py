@@ -15,6 +15,8 @@ too few images. Then the error is followed against epochs and against the number
 Reference: Goodfellow, Bengio and Courville, Deep Learning (2016), sections 5.2 to 5.4.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,14 +65,14 @@ class DiagnosisTrial(Trial):
     """How many training images it sees; None: all."""
 
 
-def build_linear() -> "keras.Model":
+def build_linear() -> keras.Model:
     """Softmax regression, too simple for the task: 7,850 parameters."""
     inputs = keras.Input((784,))
     outputs = keras.layers.Dense(10, activation="softmax")(inputs)  # (B, 10)
     return keras.Model(inputs, outputs, name="linear")
 
 
-def train(trial: DiagnosisTrial, split: Split, run: labkit.Run) -> "keras.Model":
+def train(trial: DiagnosisTrial, split: Split, run: labkit.Run) -> keras.Model:
     """Train with Adam at its defaults, the hand-out's choice.
 
     With few images each is shown more often: all trainings make the same number of steps, so that
@@ -110,7 +112,7 @@ def verdict(train_accuracy: Sequence[float], validation_accuracy: Sequence[float
     return " and ".join(found) or "neither"
 
 
-def epochs_figure(outcomes: list[dict]) -> "figures.Figure":
+def epochs_figure(outcomes: list[dict]) -> figures.Figure:
     """The hand-out's network against epochs: loss, and error measured in two ways."""
     figure, (left, right) = figures.subplots(1, 2, size=(11, 4.2))
     histories = [outcome["history"] for outcome in outcomes]
@@ -138,7 +140,7 @@ def epochs_figure(outcomes: list[dict]) -> "figures.Figure":
     return figure
 
 
-def sizes_figure(outcomes: list[dict]) -> "figures.Figure":
+def sizes_figure(outcomes: list[dict]) -> figures.Figure:
     """Training and validation error against the number of training images."""
     figure, axis = figures.subplots(size=(6.5, 4.4))
 

@@ -17,6 +17,8 @@ References: Srivastava et al. (JMLR 2014) for dropout, Loshchilov and Hutter (IC
 decay that is decoupled from Adam's scaling.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,7 +87,7 @@ class RegularizerTrial(Trial):
     """Decoupled decay of all kernels, multiplied by the learning rate at each step."""
 
 
-def build(trial: RegularizerTrial) -> "keras.Model":
+def build(trial: RegularizerTrial) -> keras.Model:
     """The hand-out's network with the trial's regularisation: 407,050 parameters always."""
     inputs = x = keras.Input((784,))
     if trial.input_dropout:
@@ -98,7 +100,7 @@ def build(trial: RegularizerTrial) -> "keras.Model":
     return keras.Model(inputs, outputs, name="dense_regularized")
 
 
-def train(trial: RegularizerTrial, split: Split, run: labkit.Run) -> "keras.Model":
+def train(trial: RegularizerTrial, split: Split, run: labkit.Run) -> keras.Model:
     """Train with Adam at its defaults; AdamW is the same with decoupled decay."""
     labkit.prepare(trial.seed)
     model = build(trial)
@@ -128,7 +130,7 @@ def gaps(outcomes: list[dict]) -> dict[str, list[float]]:
     }
 
 
-def gap_figure(outcomes: list[dict]) -> "figures.Figure":
+def gap_figure(outcomes: list[dict]) -> figures.Figure:
     """Validation accuracy against the gap, with 95 % intervals: up is better, left is closed."""
     figure, axis = figures.subplots(size=(7, 4.8))
     gap = gaps(outcomes)

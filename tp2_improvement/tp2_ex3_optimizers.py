@@ -15,6 +15,8 @@ References: Choi et al. (arXiv 1910.05446) on tuning and rankings, Holm (1979) o
 Demsar (JMLR 2006) on drawing a ranking.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -82,7 +84,7 @@ class OptimizerTrial(Trial):
     learning_rate: float
 
 
-def make_optimizer(name: str, learning_rate: float) -> "keras.optimizers.Optimizer":
+def make_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimizer:
     """A new optimizer: one that is used twice carries its velocities into the second training."""
     if name == "sgd":
         return keras.optimizers.SGD(learning_rate)
@@ -97,7 +99,7 @@ def make_optimizer(name: str, learning_rate: float) -> "keras.optimizers.Optimiz
     return keras.optimizers.AdamW(learning_rate)  # decoupled decay, Keras' default 0.004
 
 
-def train(trial: OptimizerTrial, split: Split, run: labkit.Run) -> "keras.Model":
+def train(trial: OptimizerTrial, split: Split, run: labkit.Run) -> keras.Model:
     """Train TP1's dense network, made anew from the trial's seed."""
     labkit.prepare(trial.seed)
     model = build_dense(dropout_rate=0.2)
@@ -126,7 +128,7 @@ def name_as_in_the_handout(outcome: dict, key: str) -> None:
     client.log_metric(run_id, "final_test_accuracy", outcome["metrics"]["test_accuracy"])
 
 
-def sensitivity_figure(sweep: list[dict]) -> "figures.Figure":
+def sensitivity_figure(sweep: list[dict]) -> figures.Figure:
     """Validation accuracy against the learning rate, a line an optimizer."""
     figure, axis = figures.subplots(size=(7, 4.4))
     names = dict.fromkeys(outcome["trial"]["optimizer"] for outcome in sweep)

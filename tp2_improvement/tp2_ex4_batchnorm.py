@@ -13,6 +13,8 @@
 Reference: Ioffe and Szegedy (ICML 2015), algorithms 1 and 2.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +78,7 @@ class NormalizationTrial(Trial):
     learning_rate: float
 
 
-def build(placement: Placement) -> "keras.Model":
+def build(placement: Placement) -> keras.Model:
     """The hand-out's network: 407,050 parameters without, 409,098 with normalisation after.
 
     Of the latter 408,074 are trained; the other 1,024 are moving averages for inference. Placed
@@ -96,7 +98,7 @@ def build(placement: Placement) -> "keras.Model":
     return keras.Model(inputs, outputs, name=f"dense_normalized_{placement}")
 
 
-def fold(model: "keras.Model", placement: Placement) -> "keras.Model":
+def fold(model: keras.Model, placement: Placement) -> keras.Model:
     """The same function without normalisation, exact at inference: 407,050 parameters.
 
     There batch normalisation is y = scale * x + shift with fixed numbers, scale = gamma /
@@ -123,7 +125,7 @@ def fold(model: "keras.Model", placement: Placement) -> "keras.Model":
     return folded
 
 
-def train(trial: NormalizationTrial, split: Split, run: labkit.Run) -> "keras.Model":
+def train(trial: NormalizationTrial, split: Split, run: labkit.Run) -> keras.Model:
     """Train with Adam at the trial's rate."""
     labkit.prepare(trial.seed)
     model = build(trial.placement)
@@ -178,7 +180,7 @@ def time_inference(outcomes: list[dict], seed: int, rounds: int) -> dict[str, li
     return milliseconds
 
 
-def inference_figure(milliseconds: dict[str, list[float]]) -> "figures.Figure":
+def inference_figure(milliseconds: dict[str, list[float]]) -> figures.Figure:
     """Box plots of the inference times."""
     figure, axis = figures.subplots(size=(7, 3.6))
     names = list(milliseconds)[::-1]
@@ -188,7 +190,7 @@ def inference_figure(milliseconds: dict[str, list[float]]) -> "figures.Figure":
     return figure
 
 
-def tolerance_figure(sweep: list[dict], tenfold: list[dict]) -> "figures.Figure":
+def tolerance_figure(sweep: list[dict], tenfold: list[dict]) -> figures.Figure:
     """Validation accuracy against the learning rate: the sweep, and ten times the chosen rate."""
     figure, axis = figures.subplots(size=(6.5, 4.2))
     for index, name in enumerate(PLACEMENTS):

@@ -20,6 +20,6 @@ def mirrored(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def mirrored_and_moved(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Half of the pictures mirrored, all moved by up to 4 pixels, as the networks' input."""
+    """Half of the images mirrored, all moved by up to 4 pixels, as the networks' input."""
     chosen = rng.random(len(images)) < 0.5
     return to_input(translated(mirrored(images, chosen), rng, reach=4))

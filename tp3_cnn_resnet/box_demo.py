@@ -3,13 +3,15 @@
     python tp3_cnn_resnet/box_demo.py
     python tp3_cnn_resnet/box_demo.py --smoke    # everything once, in seconds
 
-A one-stage detector: each of 12x12 cells answers three questions at once, whether the centre of a
+A one-stage detector: each of 12x12 cells predicts three things at once, whether the centre of a
 shape lies in it (objectness), which box (x, y, w, h), which class. One loss adds the three. Several
 cells may find the same shape, so non-maximum suppression keeps the surest box of those that
 overlap; boxes count as right by their IoU (`boxes.py`). About a minute on two cores.
 
 Reference: Redmon et al., "You Only Look Once" (CVPR 2016) for the cells.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +29,7 @@ batches = labkit.lazy("labkit.batches")
 ndimage = labkit.lazy("scipy.ndimage")
 
 STRIDE = 4
-"""Side of a cell in pixels; no two shapes of these pictures have their centres in one."""
+"""Side of a cell in pixels; no two shapes of these images have their centres in one."""
 CELLS = SIZE // STRIDE
 LOWEST_SCORE = 0.05
 """Cells below it are not worth a box."""
@@ -38,13 +40,13 @@ class Config:
     """Settings of one training."""
 
     epochs: int = 8
-    """Passes over the 4,000 training pictures, 1 or more."""
+    """Passes over the 4,000 training images, 1 or more."""
     seed: int = 0
-    """Seed of the weights and the order; never of the pictures."""
+    """Seed of the weights and the order; never of the images."""
     data: labkit.DataChoice = "auto"
-    """The pictures are generated: auto and sample are the same, real is refused."""
+    """The images are generated: auto and sample are the same, real is refused."""
     smoke: bool = False
-    """One epoch on 64 pictures, to see that everything runs."""
+    """One epoch on 64 images, to see that everything runs."""
     resume: bool = False
     """Go on with the last interrupted training of the same settings and code."""
 
@@ -52,7 +54,7 @@ class Config:
         """Refuse impossible values, naming field, limit and value."""
         labkit.at_least(self, epochs=1, seed=0)
         if self.data == "real":
-            raise ValueError("--data real: these pictures are generated, there is no real set")
+            raise ValueError("--data real: these images are generated, there is no real set")
 
 
 # --- Boxes to cells and back ---------------------------------------------------------------------
@@ -61,7 +63,7 @@ class Config:
 def encode(data: Scenes) -> np.ndarray:
     """Truth of each cell, (n, 12, 12, 6): object (0 or 1), x, y, w, h, class.
 
-    x and y are the box's centre within the cell, 0..1; w and h shares of the picture, 0..1. The
+    x and y are the box's centre within the cell, 0..1; w and h shares of the image, 0..1. The
     cell that holds the centre is responsible for the box; zeros elsewhere.
     """
     targets = np.zeros((len(data.images), CELLS, CELLS, 6), np.float32)
@@ -73,11 +75,11 @@ def encode(data: Scenes) -> np.ndarray:
     return targets
 
 
-def decode(answers: np.ndarray) -> list[Detections]:
-    """The network's answers (n, 12, 12, 8) as boxes in pixels, before any is suppressed."""
-    probability = 1 / (1 + np.exp(-answers[..., :5]))  # object, x, y, w, h
+def decode(predictions: np.ndarray) -> list[Detections]:
+    """The network's predictions (n, 12, 12, 8) as boxes in pixels, before any is suppressed."""
+    probability = 1 / (1 + np.exp(-predictions[..., :5]))  # object, x, y, w, h
     found = []
-    for cells, logits in zip(probability, answers[..., 5:], strict=True):
+    for cells, logits in zip(probability, predictions[..., 5:], strict=True):
         rows, columns = np.nonzero(cells[..., 0] > LOWEST_SCORE)
         score, x, y, width, height = cells[rows, columns].T
         x, y = (columns + x) * STRIDE, (rows + y) * STRIDE
@@ -91,8 +93,8 @@ def decode(answers: np.ndarray) -> list[Detections]:
 # --- Network and loss ----------------------------------------------------------------------------
 
 
-def build() -> "keras.Model":
-    """Pictures (B, 48, 48, 3) to (B, 12, 12, 8): object, x, y, w, h before a sigmoid, 3 classes."""
+def build() -> keras.Model:
+    """Images (B, 48, 48, 3) to (B, 12, 12, 8): object, x, y, w, h before a sigmoid, 3 classes."""
     x = inputs = keras.Input((SIZE, SIZE, 3))
     for width, pooled in ((16, True), (32, True), (64, False), (64, False), (64, False)):
         x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
@@ -100,29 +102,29 @@ def build() -> "keras.Model":
         x = keras.layers.Activation("relu")(x)
         if pooled:
             x = keras.layers.MaxPooling2D()(x)  # (B, 24, 24, 16), (B, 12, 12, 32)
-    answers = keras.layers.Conv2D(5 + len(CLASSES), 1)(x)  # (B, 12, 12, 8)
-    return keras.Model(inputs, answers)
+    predictions = keras.layers.Conv2D(5 + len(CLASSES), 1)(x)  # (B, 12, 12, 8)
+    return keras.Model(inputs, predictions)
 
 
-def joint_loss(truth: "keras.KerasTensor", answers: "keras.KerasTensor") -> "keras.KerasTensor":
-    """Objectness of all cells plus, where there is a shape, box and class: (B,) for each picture.
+def joint_loss(truth: keras.KerasTensor, predictions: keras.KerasTensor) -> keras.KerasTensor:
+    """Objectness of all cells plus, where there is a shape, box and class: (B,) for each image.
 
     Cross-entropy, ten times the absolute error of x, y, w, h, cross-entropy; sums over cells.
     """
     ops = keras.ops
     is_object = truth[..., 0]
     objectness = keras.losses.binary_crossentropy(
-        truth[..., :1], answers[..., :1], from_logits=True
+        truth[..., :1], predictions[..., :1], from_logits=True
     )
-    box = ops.sum(ops.abs(ops.sigmoid(answers[..., 1:5]) - truth[..., 1:5]), axis=-1)
+    box = ops.sum(ops.abs(ops.sigmoid(predictions[..., 1:5]) - truth[..., 1:5]), axis=-1)
     kind = ops.sparse_categorical_crossentropy(
-        ops.cast(truth[..., 5], "int32"), answers[..., 5:], from_logits=True
+        ops.cast(truth[..., 5], "int32"), predictions[..., 5:], from_logits=True
     )
     return ops.sum(objectness + is_object * (10 * box + kind), axis=(1, 2))
 
 
-def train(model: "keras.Model", config: Config, training: Scenes, validation: Scenes, run) -> None:
-    """Fit all three answers by their joint loss; the rate falls to zero along a cosine."""
+def train(model: keras.Model, config: Config, training: Scenes, validation: Scenes, run) -> None:
+    """Fit all three predictions by their joint loss; the rate falls to zero along a cosine."""
     steps = config.epochs * -(-len(training.images) // 32)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.003, steps)),
@@ -159,7 +161,7 @@ def examine(found: list[Detections], test: Scenes) -> dict[str, float]:
 
 
 def mean_box(training: Scenes, count: int) -> list[Detections]:
-    """A floor: the mean training box, in the most frequent class, in each of `count` pictures."""
+    """A floor: the mean training box, in the most frequent class, in each of `count` images."""
     box = np.concatenate(training.boxes).mean(axis=0, keepdims=True)
     label = np.bincount(np.concatenate(training.labels)).argmax(keepdims=True)
     return [Detections(box, np.ones(1), label)] * count
@@ -183,8 +185,8 @@ def colour_boxes(data: Scenes, threshold: float) -> list[Detections]:
 
 def boxes_figure(
     test: Scenes, raw: list[Detections], kept: list[Detections], count: int = 6
-) -> "figures.Figure":
-    """The first test pictures: true boxes, all boxes found, and those left after suppression."""
+) -> figures.Figure:
+    """The first test images: true boxes, all boxes found, and those left after suppression."""
     figure, axes = figures.subplots(3, count, size=(1.9 * count, 6.2))
     for column in range(count):
         true = Detections(test.boxes[column], np.ones(MOST), test.labels[column])
@@ -224,15 +226,15 @@ def show(metrics: dict[str, float]) -> dict[str, float]:
         print(f"{title:34s}  {box:.3f}   {both:.3f}")
     print(
         f"Mean IoU of true boxes: {metrics['iou']:.3f} (mean box: {metrics['floor_mean_iou']:.3f})."
-        f"\nBoxes a picture: {metrics['boxes_a_picture']:.1f} after suppression, "
-        f"{metrics['unsuppressed_boxes_a_picture']:.1f} before; "
-        f"{metrics['true_boxes_a_picture']:.1f} shapes."
+        f"\nBoxes per image: {metrics['boxes_per_image']:.1f} after suppression, "
+        f"{metrics['unsuppressed_boxes_per_image']:.1f} before; "
+        f"{metrics['true_boxes_per_image']:.1f} shapes."
     )
     return metrics
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Train, evaluate once on the test pictures, track; return the final metrics."""
+    """Train, evaluate once on the test images, track; return the final metrics."""
     config = labkit.parse(Config, argv)
     counts = {"train": 64, "validation": 16, "test": 16} if config.smoke else {}
     counts = {"train": 4000, "validation": 300, "test": 500} | counts
@@ -246,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         model = build()
         train(model, config, training, validation, run)
         metrics = {"train_seconds": run.seconds}
-        threshold = max(  # of the floor, chosen on validation pictures as all else
+        threshold = max(  # of the floor, chosen on validation images as all else
             range(40, 160, 20),
             key=lambda t: average_precision(colour_boxes(validation, t), validation.boxes),
         )
@@ -260,8 +262,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         ):
             metrics |= {prefix + key: value for key, value in examine(found, test).items()}
             metrics[f"{prefix}iou"] = mean_iou(found, test.boxes)
-            metrics[f"{prefix}boxes_a_picture"] = np.mean([len(d.scores) for d in found])
-        metrics["true_boxes_a_picture"] = np.mean([len(boxes) for boxes in test.boxes])
+            metrics[f"{prefix}boxes_per_image"] = np.mean([len(d.scores) for d in found])
+        metrics["true_boxes_per_image"] = np.mean([len(boxes) for boxes in test.boxes])
         run.log_metrics(metrics)
         run.save_figure("learning_curves", figures.learning_curves(run.history, ["loss"]))
         run.save_figure("boxes", boxes_figure(test, raw, kept))

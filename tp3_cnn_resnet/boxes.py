@@ -4,6 +4,8 @@ References: Everingham et al., "The Pascal Visual Object Classes Challenge" (IJC
 4.2, for matching by IoU and for average precision.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +17,7 @@ MOST_OVERLAP = 0.3
 
 @dataclass(frozen=True)
 class Detections:
-    """The boxes found in one picture, in any order."""
+    """The boxes found in one image, in any order."""
 
     boxes: np.ndarray
     """(k, 4): left, top, right, bottom in pixels."""
@@ -24,7 +26,7 @@ class Detections:
     labels: np.ndarray
     """(k,) class 0 to 2."""
 
-    def only(self, chosen: np.ndarray) -> "Detections":
+    def only(self, chosen: np.ndarray) -> Detections:
         """Those that the index or bool array names."""
         return Detections(self.boxes[chosen], self.scores[chosen], self.labels[chosen])
 
@@ -54,24 +56,24 @@ def suppress(found: Detections, most_overlap: float = MOST_OVERLAP) -> Detection
 def average_precision(
     found: Sequence[Detections], truth: Sequence[np.ndarray], threshold: float = 0.5
 ) -> float:
-    """Area under precision against recall, 0..1, of boxes `found` for `truth` (boxes a picture).
+    """Area under precision against recall, 0..1, of boxes `found` for `truth` (boxes per image).
 
     Surest first, a box is right if its best true box, by IoU, has at least `threshold` and isn't
     taken yet; a second box for the same shape is wrong. Precision is made monotone, as in Pascal
     VOC since 2010.
     """
-    pictures = np.concatenate([np.full(len(d.scores), i) for i, d in enumerate(found)])
+    images = np.concatenate([np.full(len(d.scores), i) for i, d in enumerate(found)])
     boxes = np.concatenate([d.boxes for d in found])
     order = np.argsort(-np.concatenate([d.scores for d in found]), kind="stable")
     taken = [np.zeros(len(boxes), bool) for boxes in truth]
     right = np.zeros(len(order), bool)
     for place, index in enumerate(order):
-        picture = int(pictures[index])
-        if len(truth[picture]):
-            overlaps = iou(boxes[index : index + 1], truth[picture])[0]
+        image = int(images[index])
+        if len(truth[image]):
+            overlaps = iou(boxes[index : index + 1], truth[image])[0]
             best = overlaps.argmax()
-            if overlaps[best] >= threshold and not taken[picture][best]:
-                taken[picture][best] = right[place] = True
+            if overlaps[best] >= threshold and not taken[image][best]:
+                taken[image][best] = right[place] = True
     precision = np.cumsum(right) / np.arange(1, len(right) + 1)
     best_precision = np.maximum.accumulate(precision[::-1])[::-1]
     return float(best_precision[right].sum() / sum(map(len, truth)))

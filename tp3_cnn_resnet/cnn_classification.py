@@ -15,6 +15,8 @@ after a crash.
 References: He et al. (CVPR 2016) for residual blocks; `fast_resnet.py` names those of its recipe.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -36,7 +38,7 @@ EPOCHS, BATCH_SIZE = 10, 64
 """The hand-out's."""
 
 VALIDATION_SHARE = 0.1
-"""The hand-out's `validation_split`: the last 5,000 training pictures, whose order is random."""
+"""The hand-out's `validation_split`: the last 5,000 training images, whose order is random."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Config:
     """Adam's learning rate in the hand-out's models: its default all the time, or a half cosine
     from there to almost nothing. fast-resnet has its own."""
     epochs: int | None = None
-    """Passes over the training pictures, 1 or more; the model's own number if not given."""
+    """Passes over the training images, 1 or more; the model's own number if not given."""
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     """Training arithmetic; auto: float32 for cnn, the machine's faster one for the others."""
     seed: int = 0
@@ -59,7 +61,7 @@ class Config:
     data: labkit.DataChoice = "auto"
     """auto: real CIFAR-10 or, without it, a sample; real: real or an error; sample: patterns."""
     smoke: bool = False
-    """One epoch on 512 pictures, to see that everything runs."""
+    """One epoch on 512 images, to see that everything runs."""
     resume: bool = False
     """Go on with the last interrupted training of the same settings, code and data."""
 
@@ -77,7 +79,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures and their labels, one row each."""
+    """Images and their labels, one row each."""
 
     images: np.ndarray
     """(n, 32, 32, 3) uint8."""
@@ -91,7 +93,7 @@ class Part:
 
 
 def split(data: labkit.Images, share: float = VALIDATION_SHARE) -> tuple[Part, Part]:
-    """Training part and validation part, the last `share` of the pictures; for every seed alike."""
+    """Training part and validation part, the last `share` of the images; for every seed alike."""
     border = round(len(data.x_train) * (1 - share))
     return (
         Part(data.x_train[:border], data.y_train[:border]),
@@ -118,7 +120,7 @@ def floors(training: Part, test: Part) -> dict[str, float]:
 
 
 def train_as_handed_out(
-    model: "keras.Model", config: Config, training: Part, validation: Part, run: labkit.Run
+    model: keras.Model, config: Config, training: Part, validation: Part, run: labkit.Run
 ) -> None:
     """The hand-out's training: Adam at its defaults, batches of 64.
 
@@ -127,9 +129,9 @@ def train_as_handed_out(
     validated = (to_input(validation.images), validation.one_hot)
     callbacks = [run.keeps_best("val_accuracy", "max"), run.checkpoints(model)]
     if config.model == "resnet":
-        some = to_input(training.images[: normalisation.SETTLING_PICTURES])
+        some = to_input(training.images[: normalisation.RECALIBRATION_IMAGES])
         twin = build_resnet(momentum=0.0)
-        callbacks.insert(0, normalisation.SettledAccuracy(twin, some, validated))
+        callbacks.insert(0, normalisation.RecalibratedAccuracy(twin, some, validated))
     rate = 0.001  # Adam's default
     if config.rate == "falling":
         steps = config.epochs * -(-len(training.images) // BATCH_SIZE)
@@ -154,10 +156,10 @@ def train_as_handed_out(
     )  # fmt: skip
 
 
-def score(model: "keras.Model", part: Part, mirrored: bool = False) -> tuple[float, float]:
+def score(model: keras.Model, part: Part, mirrored: bool = False) -> tuple[float, float]:
     """Mean cross-entropy in nats and accuracy in 0..1 of `model` on `part`.
 
-    `mirrored`: of the mean of its probabilities for a picture and for its mirror image.
+    `mirrored`: of the mean of its probabilities for an image and for its mirror image.
     """
     inputs = to_input(part.images)
     probabilities = model.predict(inputs, batch_size=500, verbose=0)
@@ -169,27 +171,29 @@ def score(model: "keras.Model", part: Part, mirrored: bool = False) -> tuple[flo
     return float(keras.ops.mean(losses)), float(accuracy)
 
 
-def unsettled(history: dict[str, list[float]]) -> dict[str, float]:
+def batchnorm_lag(history: dict[str, list[float]]) -> dict[str, float]:
     """Where the moving averages misled most, in the second half of the training.
 
-    The epoch (from 1), its validation accuracy, and that of the same weights with settled
+    The epoch (from 1), its validation accuracy, and that of the same weights with recalibrated
     statistics.
     """
-    accuracy, settled = history["val_accuracy"], history["val_accuracy_settled"]
+    accuracy, recalibrated = history["val_accuracy"], history["val_accuracy_recalibrated"]
     late = range(len(accuracy) // 2, len(accuracy))
-    worst = max(late, key=lambda epoch: settled[epoch] - accuracy[epoch])
+    worst = max(late, key=lambda epoch: recalibrated[epoch] - accuracy[epoch])
     return {
-        "unsettled_epoch": worst + 1,
-        "unsettled_validation_accuracy": accuracy[worst],
-        "unsettled_validation_accuracy_settled": settled[worst],
+        "batchnorm_lag_epoch": worst + 1,
+        "batchnorm_lag_validation_accuracy": accuracy[worst],
+        "batchnorm_lag_validation_accuracy_recalibrated": recalibrated[worst],
     }
 
 
-def settling_figure(history: dict[str, list[float]]) -> "figures.Figure":
-    """Validation accuracy of each epoch's weights, by moving averages and by settled statistics."""
+def recalibration_figure(history: dict[str, list[float]]) -> figures.Figure:
+    """Validation accuracy of each epoch's weights, by moving averages and by recalibration."""
     figure, axis = figures.subplots(size=(7, 4))
     epochs = np.arange(1, len(history["val_accuracy"]) + 1)
-    axis.plot(epochs, history["val_accuracy_settled"], marker="o", label="settled statistics")
+    axis.plot(
+        epochs, history["val_accuracy_recalibrated"], marker="o", label="recalibrated statistics"
+    )
     axis.plot(epochs, history["val_accuracy"], marker="o", label="moving averages, as always")
     axis.set(xlabel="epoch", ylabel="validation accuracy", title="The same weights, twice")
     axis.xaxis.get_major_locator().set_params(integer=True)
@@ -222,11 +226,11 @@ def show(metrics: dict[str, float]) -> dict[str, float]:
     if "test_accuracy_last_epoch" in metrics:
         best, last = metrics["best_epoch"], metrics["test_accuracy_last_epoch"]
         print(f"  best validation epoch: {best:.0f}; the last epoch's weights: {last:.4f}")
-    if "unsettled_epoch" in metrics:
+    if "batchnorm_lag_epoch" in metrics:
         print(
-            f"  moving averages misled most in epoch {metrics['unsettled_epoch']:.0f}: validation "
-            f"{metrics['unsettled_validation_accuracy']:.4f}, with settled statistics "
-            f"{metrics['unsettled_validation_accuracy_settled']:.4f}"
+            f"  moving averages misled most in epoch {metrics['batchnorm_lag_epoch']:.0f}: "
+            f"validation {metrics['batchnorm_lag_validation_accuracy']:.4f}, with recalibrated "
+            f"statistics {metrics['batchnorm_lag_validation_accuracy_recalibrated']:.4f}"
         )
     for name, value in metrics.items():
         if name.startswith("floor_"):
@@ -235,7 +239,7 @@ def show(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Train, evaluate once on the test pictures, track; return the final metrics."""
+    """Train, evaluate once on the test images, track; return the final metrics."""
     config = labkit.parse(Config, argv)
     data = labkit.load_cifar10(config.data)
     if config.smoke:
@@ -283,15 +287,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             metrics["best_epoch"] = int(np.argmax(run.history["val_accuracy"])) + 1
             metrics["test_accuracy_last_epoch"] = score(twin, test)[1]
             twin.load_weights(run.best_file)
-        if "val_accuracy_settled" in run.history:
-            metrics |= unsettled(run.history)
-            run.save_figure("settling", settling_figure(run.history))
+        if "val_accuracy_recalibrated" in run.history:
+            metrics |= batchnorm_lag(run.history)
+            run.save_figure("settling", recalibration_figure(run.history))
         for part, examined in (
             ("train", Part(training.images[:10000], training.labels[:10000])),
             ("validation", validation),
             ("test", test),
         ):
-            if len(examined.images):  # every picture may have gone into the training
+            if len(examined.images):  # every image may have gone into the training
                 loss, accuracy = score(twin, examined)
                 metrics |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
         metrics["test_accuracy_mirrored"] = score(twin, test, mirrored=True)[1]

@@ -1,4 +1,4 @@
-"""Ten ways in which a picture gets worse, five strengths each, for 32x32 pictures.
+"""Ten ways in which an image gets worse, five strengths each, for 32x32 images.
 
 Kinds and names follow Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common
 Corruptions and Perturbations" (ICLR 2019), which has fifteen. These are versions of our own with
@@ -35,17 +35,17 @@ def gaussian_blur(images: np.ndarray, sigma: float, rng: np.random.Generator) ->
 
 
 def motion_blur(images: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """A moving camera: the mean of `length` pixels along a line, one direction a picture."""
+    """A moving camera: the mean of `length` pixels along a line, one direction per image."""
     count, height, width, _ = images.shape
     angle = rng.uniform(0, np.pi, (count, 1, 1))
     down, right = np.sin(angle), np.cos(angle)
     longer = np.maximum(abs(down), abs(right))  # so that each step reaches another pixel
     padded = np.pad(images, ((0, 0), (length, length), (length, length), (0, 0)), "edge")
-    picture, row, column = np.ogrid[:count, length : length + height, length : length + width]
+    image, row, column = np.ogrid[:count, length : length + height, length : length + width]
     steps = np.arange(length) - length // 2
     return sum(
         padded[
-            picture,
+            image,
             row + np.rint(step * down / longer).astype(int),
             column + np.rint(step * right / longer).astype(int),
         ]
@@ -54,7 +54,7 @@ def motion_blur(images: np.ndarray, length: int, rng: np.random.Generator) -> np
 
 
 def fog(images: np.ndarray, density: float, rng: np.random.Generator) -> np.ndarray:
-    """White haze in clouds of several sizes hides a share `density` of the picture, on average."""
+    """White haze in clouds of several sizes hides a share `density` of the image, on average."""
     from scipy.ndimage import gaussian_filter
 
     clouds = np.zeros(images.shape[:3])
@@ -72,7 +72,7 @@ def brightness(images: np.ndarray, added: float, rng: np.random.Generator) -> np
 
 
 def contrast(images: np.ndarray, kept: float, rng: np.random.Generator) -> np.ndarray:
-    """Pale: differences from the picture's mean colour shrink to a share `kept`."""
+    """Pale: differences from the image's mean colour shrink to a share `kept`."""
     mean = images.mean(axis=(1, 2), keepdims=True)
     return mean + kept * (images - mean)
 
@@ -81,9 +81,9 @@ def pixelate(images: np.ndarray, side: int, rng: np.random.Generator) -> np.ndar
     """Enlarged from too few pixels: down to `side` x `side` by means, then up by repetition."""
     from PIL import Image
 
-    def worsen(picture: Image.Image) -> Image.Image:
-        small = picture.resize((side, side), Image.Resampling.BOX)
-        return small.resize(picture.size, Image.Resampling.NEAREST)
+    def worsen(image: Image.Image) -> Image.Image:
+        small = image.resize((side, side), Image.Resampling.BOX)
+        return small.resize(image.size, Image.Resampling.NEAREST)
 
     return _one_by_one(images, worsen)
 
@@ -92,9 +92,9 @@ def jpeg(images: np.ndarray, quality: int, rng: np.random.Generator) -> np.ndarr
     """Compressed too much: JPEG of that `quality`, 1 to 95."""
     from PIL import Image
 
-    def worsen(picture: Image.Image) -> Image.Image:
+    def worsen(image: Image.Image) -> Image.Image:
         file = io.BytesIO()
-        picture.save(file, "JPEG", quality=quality)
+        image.save(file, "JPEG", quality=quality)
         return Image.open(file)
 
     return _one_by_one(images, worsen)
@@ -120,7 +120,7 @@ STRENGTHS = (1, 2, 3, 4, 5)
 def corrupt(images: np.ndarray, kind: str, strength: int, seed: int) -> np.ndarray:
     """`images` (n, h, w, 3) uint8 made worse: uint8 of the same shape.
 
-    `kind` is a key of `CORRUPTIONS`, `strength` 1 to 5. The same seed gives the same pictures.
+    `kind` is a key of `CORRUPTIONS`, `strength` 1 to 5. The same seed gives the same images.
     """
     function, values = CORRUPTIONS[kind]
     rng = np.random.default_rng([seed, list(CORRUPTIONS).index(kind), strength])
@@ -129,8 +129,8 @@ def corrupt(images: np.ndarray, kind: str, strength: int, seed: int) -> np.ndarr
 
 
 def _one_by_one(images: np.ndarray, function: Callable) -> np.ndarray:
-    """Pillow's `function` on each picture of (n, h, w, 3) in 0..1."""
+    """Pillow's `function` on each image of (n, h, w, 3) in 0..1."""
     from PIL import Image
 
-    pictures = np.rint(255 * images).astype(np.uint8)
-    return np.stack([np.asarray(function(Image.fromarray(p))) for p in pictures]) / 255
+    pixels = np.rint(255 * images).astype(np.uint8)
+    return np.stack([np.asarray(function(Image.fromarray(p))) for p in pixels]) / 255

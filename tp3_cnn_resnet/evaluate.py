@@ -4,10 +4,12 @@
     python tp3_cnn_resnet/evaluate.py --run ID     # another one: MLflow run id or folder name
     python tp3_cnn_resnet/evaluate.py --robustness-images 10000    # slower, narrower intervals
 
-Nothing is trained or chosen here. The report and its seven pictures land in the run's folder and
+Nothing is trained or chosen here. The report and its seven figures land in the run's folder and
 beside the training in MLflow: errors, Grad-CAM (`grad_cam.py`), the first layer, and accuracy
 under ten common corruptions (`corruptions.py`). About a minute on two cores.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +36,7 @@ SAMPLE_CLASSES = (
 """The patterns of the built-in sample, which has no airplanes."""
 
 SHOWN = 1
-"""The test picture on which corruptions and the first layer are shown: a ship in CIFAR-10."""
+"""The test image on which corruptions and the first layer are shown: a ship in CIFAR-10."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,19 @@ class Config:
     data: labkit.DataChoice = "auto"
     """auto: real CIFAR-10 or, without it, a sample; real: real or an error; sample: patterns."""
     robustness_images: int = 2000
-    """Test pictures, evenly spaced, that are corrupted; 1 to all. Fewer are faster."""
+    """Test images, evenly spaced, that are corrupted; 1 to all. Fewer are faster."""
     seed: int = 0
     """Seed of the corruptions."""
     smoke: bool = False
-    """The first 256 test pictures only, 16 of them corrupted."""
+    """The first 256 test images only, 16 of them corrupted."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
         labkit.at_least(self, robustness_images=1)
 
 
-def corruption_figure(image: np.ndarray, seed: int) -> "figures.Figure":
-    """`image` (h, w, 3) uint8 under every corruption: a row each, intact, then strength 1 to 5."""
+def corruption_figure(image: np.ndarray, seed: int) -> figures.Figure:
+    """`image` (h, w, 3) uint8 under every corruption: a row each, clean, then strength 1 to 5."""
     rows = [
         [image, *(corrupt(image[None], kind, strength, seed)[0] for strength in STRENGTHS)]
         for kind in CORRUPTIONS
@@ -68,38 +70,36 @@ def corruption_figure(image: np.ndarray, seed: int) -> "figures.Figure":
     figure, axis = figures.subplots(size=(7.0, 0.88 * count + 0.5))
     axis.imshow(tiles.transpose(0, 2, 1, 3, 4).reshape(count * height, columns * width, 3))
     axis.set_yticks(height * (np.arange(count) + 0.5), labels=CORRUPTIONS)
-    axis.set_xticks(width * (np.arange(columns) + 0.5), labels=["intact", *STRENGTHS])
+    axis.set_xticks(width * (np.arange(columns) + 0.5), labels=["clean", *STRENGTHS])
     axis.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
     axis.spines[:].set_visible(False)
     axis.grid(False)
     return figure
 
 
-def robustness_figure(
-    intact: float, curves: dict[str, list[float]], images: int
-) -> "figures.Figure":
-    """Accuracy against strength, a panel for each corruption; 0 is the intact pictures'."""
+def robustness_figure(clean: float, curves: dict[str, list[float]], images: int) -> figures.Figure:
+    """Accuracy against strength, a panel for each corruption; 0 is the clean images'."""
     figure, axes = figures.subplots(2, 5, size=(12, 5.2))
     for axis, (kind, accuracies) in zip(axes.flat, curves.items(), strict=True):
-        axis.plot((0, *STRENGTHS), [intact, *accuracies], marker="o", markersize=4)
-        axis.axhline(intact, color="0.6", linestyle="--", linewidth=1)
+        axis.plot((0, *STRENGTHS), [clean, *accuracies], marker="o", markersize=4)
+        axis.axhline(clean, color="0.6", linestyle="--", linewidth=1)
         axis.axhline(1 / NUM_CLASSES, color="0.6", linestyle=":", linewidth=1)
         axis.set(ylim=(0, 1), title=kind, xticks=(0, *STRENGTHS))
     for axis in axes[1]:
         axis.set_xlabel("strength")
-    figure.supylabel(f"accuracy on {images} test pictures", fontsize=10)
-    figure.suptitle("Dashed: intact pictures. Dotted: guessing.", fontsize=9, color="0.3")
+    figure.supylabel(f"accuracy on {images} test images", fontsize=10)
+    figure.suptitle("Dashed: clean images. Dotted: guessing.", fontsize=9, color="0.3")
     return figure
 
 
 def cam_figures(
-    model: "keras.Model",
+    model: keras.Model,
     data: labkit.Images,
     probabilities: np.ndarray,
     errors: np.ndarray,
     names: Sequence[str],
-) -> dict[str, "figures.Figure"]:
-    """Grad-CAM of the first right picture of each class, and of the errors (n,) by index.
+) -> dict[str, figures.Figure]:
+    """Grad-CAM of the first right image of each class, and of the errors (n,) by index.
 
     Right ones also at the resolution before the deepest, errors for both classes in question.
     """
@@ -129,7 +129,7 @@ def cam_figures(
             data.x_test[errors],
             [f"{names[labels[i]]}\nas {names[predicted[i]]}, #{i}" for i in errors],
             {
-                "for the answer": heats(errors, predicted[errors]),
+                "for the prediction": heats(errors, predicted[errors]),
                 "for the truth": heats(errors, labels[errors]),
             },
         )
@@ -143,8 +143,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     data = labkit.load_cifar10(config.data)
     if config.smoke or trained.config["smoke"]:
         data = data.head(512, 256)
-    same_pictures = data.source == trained.state["data_source"]
-    if not same_pictures:
+    same_data = data.source == trained.state["data_source"]
+    if not same_data:
         print(f"note: trained on {trained.state['data_source']}, examined on {data.source}")
     labkit.prepare(config.seed)
     model = load(trained.folder / "model.keras")
@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             "test_accuracy_high": high,
             "test_accuracy_mirrored": float(np.mean(mirrored.argmax(axis=1) == labels)),
         }
-        if same_pictures:
+        if same_data:
             floors = ("floor_majority", "floor_ridge")
             metrics |= {floor: trained.metrics[floor] for floor in floors}
         classes = sklearn_metrics.classification_report(
@@ -197,13 +197,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         curves = {}
         for kind in CORRUPTIONS:
             worse = [corrupt(images, kind, strength, config.seed) for strength in STRENGTHS]
-            answers = predict(np.concatenate(worse)).argmax(axis=1).reshape(len(STRENGTHS), -1)
-            curves[kind] = (answers == truth).mean(axis=1).tolist()
+            predictions = predict(np.concatenate(worse)).argmax(axis=1).reshape(len(STRENGTHS), -1)
+            curves[kind] = (predictions == truth).mean(axis=1).tolist()
             metrics[f"accuracy_{kind.replace(' ', '_')}"] = float(np.mean(curves[kind]))
-        metrics["accuracy_intact"] = float(right[::step].mean())
+        metrics["accuracy_clean"] = float(right[::step].mean())
         metrics["mean_corruption_accuracy"] = float(np.mean(list(curves.values())))
         run.save_figure(
-            "robustness", robustness_figure(metrics["accuracy_intact"], curves, len(truth))
+            "robustness", robustness_figure(metrics["accuracy_clean"], curves, len(truth))
         )
         run.log_metrics(metrics)
 
@@ -215,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         for floor in (key for key in metrics if key.startswith("floor_")):
             summary += f"  floor, {floor.removeprefix('floor_')}: {metrics[floor]:.4f}\n"
         summary += (
-            f"\nAccuracy on {len(truth)} pictures: intact {metrics['accuracy_intact']:.3f}, mean"
+            f"\nAccuracy on {len(truth)} images: clean {metrics['accuracy_clean']:.3f}, mean"
             f" over corruptions {metrics['mean_corruption_accuracy']:.3f}\n"
         )
         for kind, accuracies in curves.items():

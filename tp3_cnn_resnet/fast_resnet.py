@@ -2,24 +2,26 @@
 
 What each part is for, and where it comes from:
 
-- Frozen whitening: the first convolution is computed from the pictures, not learnt (Page 2019).
+- Frozen whitening: the first convolution is computed from the images, not learnt (Page 2019).
 - Identity kernels: each convolution begins by passing its input's channels on, which is what
   skip connections do in a residual network; this one has none.
-- Alternating flips: each picture is mirrored every other epoch, so that two epochs show both
+- Alternating flips: each image is mirrored every other epoch, so that two epochs show both
   sides once instead of leaving it to chance.
-- Small pictures first, in the shortest budget: at 24x24 pixels an epoch has 9/16 of the work that
+- Small images first, in the shortest budget: at 24x24 pixels an epoch has 9/16 of the work that
   it has at 32x32.
 - SiLU: close to the original's GELU, and cheaper.
 - Orthogonal steps: a kernel's step has the same length in all directions, whatever its gradient.
 - Fast shifts: the normalisations' shifts learn 64 times as fast as the dense layer.
 - Label smoothing, and a learning rate that falls to nothing in a straight line.
 
-Small pictures are ours. Orthogonal steps are from Jordan et al., "Muon: An optimizer for hidden
+Small images are ours. Orthogonal steps are from Jordan et al., "Muon: An optimizer for hidden
 layers in neural networks" (2024), the rest from Jordan, "94% on CIFAR-10 in 3.29 Seconds on a
 Single GPU" (arXiv 2404.00498, section 3).
 
 A module of its own because it imports Keras; `cnn_classification.py` trains it.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,10 +51,10 @@ class Recipe:
 
     epochs: int
     small_share: float = 0.0
-    """The first epochs, this share of them, see pictures of 24x24 pixels."""
+    """The first epochs, this share of them, see images of 24x24 pixels."""
     widths: tuple[int, ...] = (64, 256, 256)
     reach: int = 2
-    """Pictures move by up to so many pixels."""
+    """Images move by up to so many pixels."""
     batch_size: int = 1000
     learning_rate: float = 0.18
     """Of the kernels, at the beginning; `Muon` says what it is a share of."""
@@ -60,10 +62,10 @@ class Recipe:
     """Of dense layer and shifts, multiplied by the learning rate at each step."""
     label_smoothing: float = 0.2
     validation_share: float = 0.1
-    """Share of the training pictures kept out; 0 where nothing is left to choose by them."""
+    """Share of the training images kept out; 0 where nothing is left to choose by them."""
 
     def small_epochs(self, epochs: int) -> int:
-        """How many of `epochs` see small pictures."""
+        """How many of `epochs` see small images."""
         return round(epochs * self.small_share)
 
 
@@ -96,8 +98,8 @@ def whitening(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def build(images: np.ndarray, recipe: Recipe) -> keras.Model:
     """Whitening, then for each width a convolution with pooling and one without.
 
-    `images` (n, 32, 32, 3) uint8 are the training pictures: the first 5,000 are those to whiten
-    by. Pictures of any size from 16 pixels go in, so that the training can begin with small ones.
+    `images` (n, 32, 32, 3) uint8 are the training images: the first 5,000 are those to whiten
+    by. Images of any size from 16 pixels go in, so that the training can begin with small ones.
     """
     inputs = keras.Input((None, None, 3))  # (B, 32, 32, 3)
     whiten = keras.layers.Conv2D(24, PATCH, trainable=False, name="whitening")
@@ -135,7 +137,7 @@ def normalise_and_activate(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 class AlternatingBatches(Batches):
-    """Batches whose pictures move by up to `reach` pixels, and are mirrored every other epoch."""
+    """Batches whose images move by up to `reach` pixels, and are mirrored every other epoch."""
 
     def __init__(
         self,
@@ -253,7 +255,7 @@ def compile_with(recipe: Recipe, model: keras.Model, steps: int) -> None:
 
 
 def stages(images: np.ndarray, small: int, epochs: int) -> list[tuple[np.ndarray, int, int]]:
-    """Pictures, first and last epoch (from 0, the end excluded) of the two parts of a training.
+    """Images, first and last epoch (from 0, the end excluded) of the two parts of a training.
 
     `images` is (n, 32, 32, 3) uint8; the first `small` epochs see them at 24x24 pixels.
     """
@@ -266,12 +268,12 @@ def stages(images: np.ndarray, small: int, epochs: int) -> list[tuple[np.ndarray
 def train(
     model: keras.Model,
     recipe: Recipe,
-    config: "Config",
-    training: "Part",
-    validation: "Part",
+    config: Config,
+    training: Part,
+    validation: Part,
     run: labkit.Run,
 ) -> None:
-    """Fit `model`: first on small pictures, then on whole ones, under one falling learning rate."""
+    """Fit `model`: first on small images, then on whole ones, under one falling learning rate."""
     steps = config.epochs * -(-len(training.images) // recipe.batch_size)
     compile_with(recipe, model, steps)
     validated = (to_input(validation.images), validation.one_hot)

@@ -5,6 +5,8 @@ Localization" (ICCV 2017). A heat map says which places would raise a class's sc
 order; it doesn't say why, and a sensible heat map is no proof of a sensible reason.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 import labkit
@@ -15,7 +17,7 @@ tf = labkit.lazy("tensorflow")
 
 
 def grad_cam(
-    model: "keras.Model", images: np.ndarray, classes: np.ndarray, layer_name: str
+    model: keras.Model, images: np.ndarray, classes: np.ndarray, layer_name: str
 ) -> np.ndarray:
     """Heat maps (n, h, w) in 0..1 of `classes` (n,) for `images` (n, H, W, 3), of the layer's size.
 
@@ -29,7 +31,7 @@ def grad_cam(
 
 
 def hires_cam(
-    model: "keras.Model", images: np.ndarray, classes: np.ndarray, layer_name: str
+    model: keras.Model, images: np.ndarray, classes: np.ndarray, layer_name: str
 ) -> np.ndarray:
     """The same without the average over places: each value of a map with its own gradient.
 
@@ -41,27 +43,27 @@ def hires_cam(
 
 
 def maps_and_gradients(
-    model: "keras.Model", images: np.ndarray, classes: np.ndarray, layer_name: str
+    model: keras.Model, images: np.ndarray, classes: np.ndarray, layer_name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """A layer's maps (n, h, w, channels) and the gradient of each class's score to them."""
     inside = keras.Model(model.input, [model.get_layer(layer_name).output, class_scores(model)])
     # Gradients are the one thing that keras.ops leaves to the backend: this is TensorFlow's form.
     with tf.GradientTape() as tape:
-        pictures = tf.convert_to_tensor(images, "float32")
-        tape.watch(pictures)
-        maps, scores = inside(pictures, training=False)  # (n, h, w, channels), (n, classes)
+        inputs = tf.convert_to_tensor(images, "float32")
+        tape.watch(inputs)
+        maps, scores = inside(inputs, training=False)  # (n, h, w, channels), (n, classes)
         wanted = tf.reduce_sum(tf.gather(scores, classes, batch_dims=1))
     return maps.numpy(), tape.gradient(wanted, maps).numpy()
 
 
 def to_heat(evidence: np.ndarray) -> np.ndarray:
-    """`evidence` (n, h, w), cut at zero and divided by its maximum, picture by picture."""
+    """`evidence` (n, h, w), cut at zero and divided by its maximum, image by image."""
     heat = np.maximum(evidence, 0)
     highest = heat.max(axis=(1, 2), keepdims=True)
     return heat / np.where(highest > 0, highest, 1)
 
 
-def class_scores(model: "keras.Model") -> "keras.KerasTensor":
+def class_scores(model: keras.Model) -> keras.KerasTensor:
     """The model's output before its softmax, be that a layer or the last layer's activation.
 
     Raises `ValueError` for a model that ends otherwise.
@@ -77,7 +79,7 @@ def class_scores(model: "keras.Model") -> "keras.KerasTensor":
     return scores
 
 
-def feature_layers(model: "keras.Model", image: np.ndarray) -> dict[str, int]:
+def feature_layers(model: keras.Model, image: np.ndarray) -> dict[str, int]:
     """The last layer at each resolution and the side of its maps, from fine to coarse.
 
     `image` is (h, w, 3); pooling layers don't count, as they only repeat what is before them.
@@ -94,8 +96,8 @@ def feature_layers(model: "keras.Model", image: np.ndarray) -> dict[str, int]:
 
 def heat_figure(
     images: np.ndarray, titles: list[str], heats: dict[str, np.ndarray]
-) -> "figures.Figure":
-    """A column for each of `images` (n, H, W, 3): the picture, below it one row for each heat map.
+) -> figures.Figure:
+    """A column for each of `images` (n, H, W, 3): the image, below it one row for each heat map.
 
     `heats` maps a row's name to its (n, h, w) maps, which are enlarged smoothly.
     """
@@ -116,12 +118,12 @@ def heat_figure(
                 maps[column], cmap="inferno", alpha=0.6, vmin=0, vmax=1,
                 interpolation="bilinear", extent=(-0.5, side - 0.5, side - 0.5, -0.5),
             )  # fmt: skip
-    for axis, name in zip(axes[:, 0], ["picture", *heats], strict=True):
+    for axis, name in zip(axes[:, 0], ["image", *heats], strict=True):
         axis.set_ylabel(name, fontsize=8)
     return figure
 
 
-def first_layer(model: "keras.Model", image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def first_layer(model: keras.Model, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First convolution: kernels (k, k, 3, channels) and maps (h, w, channels) of `image`.
 
     `image` is (H, W, 3) in 0..1; the maps are taken behind the first activation.
@@ -136,9 +138,7 @@ def first_layer(model: "keras.Model", image: np.ndarray) -> tuple[np.ndarray, np
     return kernels.get_weights()[0], keras.ops.convert_to_numpy(maps)
 
 
-def first_layer_figure(
-    image: np.ndarray, kernels: np.ndarray, maps: np.ndarray
-) -> "figures.Figure":
+def first_layer_figure(image: np.ndarray, kernels: np.ndarray, maps: np.ndarray) -> figures.Figure:
     """The channels that answer `image` (H, W, 3) most, 16 at most: each kernel above its map."""
     chosen = np.argsort(-maps.mean(axis=(0, 1)), kind="stable")[:16]
     columns = 8
@@ -146,10 +146,10 @@ def first_layer_figure(
     for axis in axes.flat:
         axis.axis("off")
     grid = axes[0, 0].get_gridspec()
-    picture = figure.add_subplot(grid[1:3, :2])
-    picture.imshow(image)
-    picture.axis("off")
-    picture.set_title("picture")
+    shown = figure.add_subplot(grid[1:3, :2])
+    shown.imshow(image)
+    shown.axis("off")
+    shown.set_title("image")
     for place, channel in enumerate(chosen):
         row, column = 2 * (place // columns), 2 + place % columns
         kernel = kernels[..., channel]
@@ -158,7 +158,7 @@ def first_layer_figure(
         axes[row + 1, column].imshow(maps[..., channel], cmap="gray")
     figure.suptitle(
         f"First convolution: {len(chosen)} of its {maps.shape[-1]} kernels (grey: zero), each "
-        "above its map of the picture",
+        "above its map of the image",
         fontsize=10,
     )
     return figure

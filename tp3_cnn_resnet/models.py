@@ -1,4 +1,6 @@
-"""TP3's networks: each maps (B, 32, 32, 3) pictures in 0..1 to 10 probabilities."""
+"""TP3's networks: each maps (B, 32, 32, 3) images in 0..1 to 10 probabilities."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
@@ -18,7 +20,7 @@ def to_input(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / 255
 
 
-def build_cnn() -> "keras.Model":
+def build_cnn() -> keras.Model:
     """The hand-out's network: 2,122,186 parameters, nearly all in the first dense layer."""
     inputs = keras.Input(INPUT_SHAPE)
     x = keras.layers.Conv2D(32, 3, padding="same", activation="relu")(inputs)  # (B, 32, 32, 32)
@@ -32,12 +34,12 @@ def build_cnn() -> "keras.Model":
 
 
 def convolve(
-    x: "keras.KerasTensor",
+    x: keras.KerasTensor,
     filters: int,
     kernel_size: tuple[int, int] = (3, 3),
     stride: int = 1,
     momentum: float | None = 0.99,
-) -> "keras.KerasTensor":
+) -> keras.KerasTensor:
     """A convolution and batch normalisation of that `momentum`; None: no normalisation."""
     x = keras.layers.Conv2D(filters, kernel_size, strides=stride, padding="same")(x)
     if momentum is None:
@@ -46,12 +48,12 @@ def convolve(
 
 
 def residual_block(
-    x: "keras.KerasTensor",
+    x: keras.KerasTensor,
     filters: int,
     kernel_size: tuple[int, int] = (3, 3),
     stride: int = 1,
     momentum: float | None = 0.99,
-) -> "keras.KerasTensor":
+) -> keras.KerasTensor:
     """relu(x + F(x)), F two convolutions (He et al. 2016, section 3.2, equations 1 and 2).
 
     (B, h, w, c) becomes (B, h / stride, w / stride, filters). The skip connection is projected by
@@ -64,7 +66,7 @@ def residual_block(
     return keras.layers.Activation("relu")(keras.layers.Add()([x, y]))
 
 
-def build_resnet(momentum: float | None = 0.99) -> "keras.Model":
+def build_resnet(momentum: float | None = 0.99) -> keras.Model:
     """The hand-out's Mini-ResNet, three residual blocks.
 
     With batch normalisation it begins with a convolution: 153,098 parameters. Without
@@ -82,17 +84,17 @@ def build_resnet(momentum: float | None = 0.99) -> "keras.Model":
     return keras.Model(inputs, outputs, name="resnet_plain" if momentum is None else "resnet")
 
 
-def load(path: Path) -> "keras.Model":
+def load(path: Path) -> keras.Model:
     """A saved network of this lab, its own layers too. Usage: `load(run.folder / "m.keras")`."""
     import tp3_cnn_resnet.normalisation  # noqa: F401, registers its layer
 
     return keras.saving.load_model(path)
 
 
-def forward_flops(model: "keras.Model", side: int = 32) -> int:
-    """Multiplications and additions of `model`'s convolutions and dense layers for one picture.
+def forward_flops(model: keras.Model, side: int = 32) -> int:
+    """Multiplications and additions of `model`'s convolutions and dense layers for one image.
 
-    `side` is the picture's in pixels. Training takes about three times as many: forward, and back
+    `side` is the image's in pixels. Training takes about three times as many: forward, and back
     to the inputs and to the weights.
     """
     layers = [layer for layer in model.layers if hasattr(layer, "kernel")]

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-SETTLING_PICTURES = 2000
-"""Training pictures whose statistics replace the moving averages: enough to settle a mean."""
+RECALIBRATION_IMAGES = 2000
+"""Training images whose statistics replace the moving averages: enough for a precise mean."""
 
 
 @keras.saving.register_keras_serializable("tp3_cnn_resnet")
@@ -42,13 +42,13 @@ class OnePassBatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-class SettledAccuracy(keras.callbacks.Callback):
-    """Adds `val_accuracy_settled` to each epoch: the same weights, other statistics.
+class RecalibratedAccuracy(keras.callbacks.Callback):
+    """Adds `val_accuracy_recalibrated` to each epoch: the same weights, other statistics.
 
     Batch normalisation trains with each batch's mean and variance and is tested with moving
-    averages of them. Here both are taken from training pictures at once, with the weights as they
-    are now. Where this accuracy is high and the usual one low, the network has learnt and the
-    averages have not followed.
+    averages of them. Here both are taken from training images at once, with the weights as they
+    are now ("precise batch norm"). Where this accuracy is high and the usual one low, the network
+    has learnt and the averages have not followed.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class SettledAccuracy(keras.callbacks.Callback):
     ) -> None:
         """`twin` is the same network built with momentum 0, whose averages are the last batch's.
 
-        `training` (n, h, w, 3) and `validation` (pictures, one-hot labels) are network inputs.
+        `training` (n, h, w, 3) and `validation` (images, one-hot labels) are network inputs.
         """
         super().__init__()
-        self.twin, self.training = twin, training[:SETTLING_PICTURES]
-        self.pictures, self.labels = validation
+        self.twin, self.training = twin, training[:RECALIBRATION_IMAGES]
+        self.images, self.labels = validation
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Take the weights, settle the statistics, measure."""
+        """Take the weights, recalibrate the statistics, measure."""
         self.twin.set_weights(self.model.get_weights())
         self.twin(self.training, training=True)  # sets the averages, changes no weight
-        probabilities = self.twin.predict(self.pictures, batch_size=500, verbose=0)
+        probabilities = self.twin.predict(self.images, batch_size=500, verbose=0)
         right = probabilities.argmax(axis=1) == self.labels.argmax(axis=1)
         if logs is not None:
-            logs["val_accuracy_settled"] = float(np.mean(right))
+            logs["val_accuracy_recalibrated"] = float(np.mean(right))

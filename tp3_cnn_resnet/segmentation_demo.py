@@ -1,14 +1,16 @@
-"""What does a segmentation network give out, and what do skip connections do for its borders?
+"""What does a segmentation network give out, and what do skip connections do for its contours?
 
     python tp3_cnn_resnet/segmentation_demo.py
     python tp3_cnn_resnet/segmentation_demo.py --smoke    # everything once, in seconds
 
-Two small encoder-decoders learn the class of each pixel: (48, 48, 3) pictures to (48, 48, 4)
+Two small encoder-decoders learn the class of each pixel: (48, 48, 3) images to (48, 48, 4)
 probabilities. They have the same layers and the same number of weights; one adds the encoder's
 maps to the decoder's of the same size, the other has only what passed through 6x6 maps. About a
 minute on two cores. TP4 goes into depth with the U-Net (Ronneberger et al., MICCAI 2015), which
 concatenates where this one adds.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,13 +36,13 @@ class Config:
     """Settings of one training."""
 
     epochs: int = 8
-    """Passes over the 2,000 training pictures, 1 or more."""
+    """Passes over the 2,000 training images, 1 or more."""
     seed: int = 0
-    """Seed of the weights and the order; never of the pictures."""
+    """Seed of the weights and the order; never of the images."""
     data: labkit.DataChoice = "auto"
-    """The pictures are generated: auto and sample are the same, real is refused."""
+    """The images are generated: auto and sample are the same, real is refused."""
     smoke: bool = False
-    """One epoch on 64 pictures, to see that everything runs."""
+    """One epoch on 64 images, to see that everything runs."""
     resume: bool = False
     """Go on with the last interrupted training of the same settings and code."""
 
@@ -48,20 +50,20 @@ class Config:
         """Refuse impossible values, naming field, limit and value."""
         labkit.at_least(self, epochs=1, seed=0)
         if self.data == "real":
-            raise ValueError("--data real: these pictures are generated, there is no real set")
+            raise ValueError("--data real: these images are generated, there is no real set")
 
 
 # --- Networks ------------------------------------------------------------------------------------
 
 
-def convolve(x: "keras.KerasTensor", filters: int) -> "keras.KerasTensor":
+def convolve(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
     """3x3 convolution, batch normalisation, ReLU: the size stays."""
     x = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
     return keras.layers.Activation("relu")(keras.layers.BatchNormalization(momentum=0.9)(x))
 
 
-def probabilities_of(inputs: "keras.KerasTensor", skip: bool) -> "keras.KerasTensor":
-    """Encoder and decoder: (B, 48, 48, 3) pictures to (B, 48, 48, 4) probabilities."""
+def probabilities_of(inputs: keras.KerasTensor, skip: bool) -> keras.KerasTensor:
+    """Encoder and decoder: (B, 48, 48, 3) images to (B, 48, 48, 4) probabilities."""
     x, passed = inputs, []
     for width in WIDTHS:
         x = convolve(x, width)  # (B, 48, 48, 8), (B, 24, 24, 16), (B, 12, 12, 48)
@@ -77,7 +79,7 @@ def probabilities_of(inputs: "keras.KerasTensor", skip: bool) -> "keras.KerasTen
     return keras.layers.Conv2D(1 + len(CLASSES), 1, activation="softmax")(x)  # one vector a pixel
 
 
-def build() -> "keras.Model":
+def build() -> keras.Model:
     """Both networks side by side, sharing nothing: (B, 48, 48, 2, 4) probabilities.
 
     One `fit()` then trains both on the same batches. Their losses are added and Adam scales each
@@ -88,7 +90,7 @@ def build() -> "keras.Model":
     return keras.Model(inputs, keras.ops.stack(both, axis=-2))
 
 
-def train(model: "keras.Model", config: Config, training: Scenes, validation: Scenes, run) -> None:
+def train(model: keras.Model, config: Config, training: Scenes, validation: Scenes, run) -> None:
     """Fit both by the mean cross-entropy of all pixels; the rate falls to zero along a cosine."""
     steps = config.epochs * -(-len(training.images) // BATCH_SIZE)
     model.compile(
@@ -120,21 +122,21 @@ def twice(masks: np.ndarray) -> np.ndarray:
 
 
 def class_iou(predicted: np.ndarray, truth: np.ndarray, value: int) -> float:
-    """Pixels that both call `value` over pixels that either does, of all pictures together."""
+    """Pixels that both call `value` over pixels that either does, of all images together."""
     found, wanted = predicted == value, truth == value
     return float((found & wanted).sum() / max(1, (found | wanted).sum()))
 
 
-def near_borders(masks: np.ndarray) -> np.ndarray:
+def near_contours(masks: np.ndarray) -> np.ndarray:
     """Pixels of (n, h, w) with another class among their eight neighbours, bool."""
     window = (1, 3, 3)
     return ndimage.maximum_filter(masks, window) != ndimage.minimum_filter(masks, window)
 
 
 def examine(predicted: np.ndarray, truth: np.ndarray, name: str) -> dict[str, float]:
-    """Mean and single IoU of the three shapes; shares of right pixels, of all and at borders.
+    """Mean and single IoU of the three shapes; shares of right pixels, of all and at contours.
 
-    At borders only shape or ground counts: whether the outline is met, not what the shape is.
+    At contours only shape or background counts: whether the contour is met, not what the shape is.
     """
     same = (predicted > 0) == (truth > 0)
     each = {shape: class_iou(predicted, truth, 1 + i) for i, shape in enumerate(CLASSES)}
@@ -142,15 +144,15 @@ def examine(predicted: np.ndarray, truth: np.ndarray, name: str) -> dict[str, fl
         f"iou_{name}": float(np.mean(list(each.values()))),
         **{f"iou_{shape}_{name}": value for shape, value in each.items()},
         f"pixel_accuracy_{name}": float(np.mean(predicted == truth)),
-        f"border_accuracy_{name}": float(np.mean(same[near_borders(truth)])),
+        f"contour_accuracy_{name}": float(np.mean(same[near_contours(truth)])),
         f"shape_iou_{name}": class_iou(predicted > 0, truth > 0, True),
     }
 
 
 def floors(validation: Scenes, test: Scenes) -> dict[str, float]:
-    """What needs no learning: everything ground, a colour threshold; and a limit, 6x6 pixels.
+    """What needs no learning: everything background, a colour threshold; and a limit, 6x6 pixels.
 
-    The threshold is chosen on validation pictures and finds shapes of any class. The limit is the
+    The threshold is chosen on validation images and finds shapes of any class. The limit is the
     truth itself where each 8x8 block has its most frequent class: what the decoder starts from.
     """
     distance = colour_distance(validation.images)
@@ -161,23 +163,23 @@ def floors(validation: Scenes, test: Scenes) -> dict[str, float]:
     counts = np.stack([(blocks == c).sum(axis=(2, 4)) for c in range(1 + len(CLASSES))])
     coarse = counts.argmax(axis=0).repeat(8, axis=1).repeat(8, axis=2)
     return {
-        "floor_ground_pixel_accuracy": float(np.mean(test.masks == 0)),
+        "floor_background_pixel_accuracy": float(np.mean(test.masks == 0)),
         "floor_colour_shape_iou": class_iou(guess, test.masks > 0, True),
         "truth_at_6x6_iou": examine(coarse, test.masks, "coarse")["iou_coarse"],
     }
 
 
-def comparison_figure(test: Scenes, predicted: np.ndarray, count: int = 6) -> "figures.Figure":
-    """The first test pictures: picture, truth, both answers; the true outlines are in black."""
+def comparison_figure(test: Scenes, predicted: np.ndarray, count: int = 6) -> figures.Figure:
+    """The first test images: image, truth, both predicted masks; the true contours are in black."""
     palette = np.array([(235, 235, 235), (0, 114, 178), (230, 159, 0), (0, 158, 115)], np.uint8)
-    labels = ("picture", "truth", *(name.replace("_", " ") for name in NETWORKS))
+    labels = ("image", "truth", *(name.replace("_", " ") for name in NETWORKS))
     figure, axes = figures.subplots(4, count, size=(1.7 * count, 7.2))
     for column in range(count):
         truth = test.masks[column]
-        answers = [palette[predicted[column, ..., index]] for index in range(len(NETWORKS))]
-        shown = (test.images[column], palette[truth], *answers)
-        for axis, picture in zip(axes[:, column], shown, strict=True):
-            axis.imshow(picture)
+        masks = [palette[predicted[column, ..., index]] for index in range(len(NETWORKS))]
+        shown = (test.images[column], palette[truth], *masks)
+        for axis, image in zip(axes[:, column], shown, strict=True):
+            axis.imshow(image)
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
         for axis in axes[2:, column]:
@@ -190,12 +192,13 @@ def comparison_figure(test: Scenes, predicted: np.ndarray, count: int = 6) -> "f
 
 def show(metrics: dict[str, float]) -> dict[str, float]:
     """Print both networks beside the floors and return `metrics`."""
-    print("                  IoU   pixels right   outlines right")
+    print("                  IoU   pixels right   contours right")
     for name in NETWORKS:
-        values = [metrics[f"{key}_{name}"] for key in ("iou", "pixel_accuracy", "border_accuracy")]
+        values = [metrics[f"{key}_{name}"] for key in ("iou", "pixel_accuracy", "contour_accuracy")]
         print("{:16s}{:5.3f} {:14.3f} {:16.3f}".format(name.replace("_", " "), *values))
     print(
-        f"Floor, all ground: {metrics['floor_ground_pixel_accuracy']:.3f} of the pixels right.\n"
+        f"Floor, all background: {metrics['floor_background_pixel_accuracy']:.3f} of the pixels "
+        "right.\n"
         f"Floor, colour threshold: IoU {metrics['floor_colour_shape_iou']:.3f} for shapes of any "
         f"class; with skip {metrics['shape_iou_with_skip']:.3f}.\n"
         f"The truth at 6x6 pixels, enlarged: IoU {metrics['truth_at_6x6_iou']:.3f}.\n"
@@ -206,7 +209,7 @@ def show(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Train both, evaluate once on the test pictures, track; return the final metrics."""
+    """Train both, evaluate once on the test images, track; return the final metrics."""
     config = labkit.parse(Config, argv)
     counts = {"train": 64, "validation": 16, "test": 16} if config.smoke else {}
     counts = {"train": 2000, "validation": 200, "test": 500} | counts

@@ -1,8 +1,8 @@
-"""Pictures of shapes with everything known about them: class of each pixel, box of each shape.
+"""Images of shapes with everything known about them: class of each pixel, box of each shape.
 
 Both demonstrations use them, because CIFAR-10 has neither masks nor boxes. One to three discs,
-squares and triangles of any colour, size and angle lie, without touching, on textured grounds that
-may have any colour too: what a shape is can't be read off a pixel's colour.
+squares and triangles of any colour, size and angle lie, without touching, on textured backgrounds
+that may have any colour too: what a shape is can't be read off a pixel's colour.
 """
 
 from dataclasses import dataclass
@@ -10,36 +10,36 @@ from dataclasses import dataclass
 import numpy as np
 
 SIZE = 48
-"""Side of a picture in pixels."""
+"""Side of an image in pixels."""
 CLASSES = ("disc", "square", "triangle")
 MOST = 3
-"""Shapes in a picture, at most."""
+"""Shapes in an image, at most."""
 PARTS = {"train": 0, "validation": 1, "test": 3}
 """Each part has a random generator of its own, whatever the seed of a training."""
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Pictures and their truth, one row each."""
+    """Images and their truth, one row each."""
 
     images: np.ndarray
     """(n, 48, 48, 3) uint8."""
     masks: np.ndarray
-    """(n, 48, 48) uint8: 0 for ground, 1 + class elsewhere."""
+    """(n, 48, 48) uint8: 0 for background, 1 + class elsewhere."""
     boxes: list[np.ndarray]
-    """For each picture (shapes, 4): left, top, right, bottom edge in pixels, 0 to 48."""
+    """For each image (shapes, 4): left, top, right, bottom edge in pixels, 0 to 48."""
     labels: list[np.ndarray]
-    """For each picture (shapes,): class 0 to 2."""
+    """For each image (shapes,): class 0 to 2."""
 
 
 def scenes(part: str, count: int) -> Scenes:
-    """The first `count` pictures of `part`. Usage: `scenes("train", 2000).masks`."""
+    """The first `count` images of `part`. Usage: `scenes("train", 2000).masks`."""
     rng = np.random.default_rng([48, PARTS[part]])
     images = np.empty((count, SIZE, SIZE, 3), np.uint8)
     masks = np.zeros((count, SIZE, SIZE), np.uint8)
     boxes, labels = [], []
     for image, mask in zip(images, masks, strict=True):
-        ground = texture(rng)
+        background = texture(rng)
         placed: list[tuple[float, float, float]] = []
         box_rows, label_row = [], []
         for _ in range(rng.integers(1, MOST + 1)):
@@ -49,14 +49,14 @@ def scenes(part: str, count: int) -> Scenes:
             label = int(rng.integers(len(CLASSES)))
             ink = draw(label, *circle, rng.uniform(0, 2 * np.pi))
             paint = texture(rng)
-            while np.abs(paint[ink].mean(axis=0) - ground[ink].mean(axis=0)).sum() < 100:
+            while np.abs(paint[ink].mean(axis=0) - background[ink].mean(axis=0)).sum() < 100:
                 paint = texture(rng)
-            ground[ink], mask[ink] = paint[ink], 1 + label
+            background[ink], mask[ink] = paint[ink], 1 + label
             placed.append(circle)
             rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
             box_rows.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
             label_row.append(label)
-        image[:] = np.clip(ground + rng.normal(0, 10, ground.shape), 0, 255)
+        image[:] = np.clip(background + rng.normal(0, 10, background.shape), 0, 255)
         boxes.append(np.array(box_rows, np.float32))
         labels.append(np.array(label_row))
     return Scenes(images, masks, boxes, labels)
@@ -98,6 +98,6 @@ def draw(label: int, x: float, y: float, radius: float, angle: float) -> np.ndar
 
 
 def colour_distance(images: np.ndarray) -> np.ndarray:
-    """Distance of each pixel from its picture's median colour, (n, h, w); images (n, h, w, 3)."""
+    """Distance of each pixel from its image's median colour, (n, h, w); images (n, h, w, 3)."""
     values = images.astype(np.float32)
     return np.linalg.norm(values - np.median(values, axis=(1, 2), keepdims=True), axis=-1)

@@ -13,6 +13,8 @@ file itself tells its accuracy.
 References: Simonyan and Zisserman, "Very Deep Convolutional Networks" (ICLR 2015) for the build.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -41,7 +43,7 @@ batches = labkit.lazy("labkit.batches")
 OWN_WEIGHTS = Path(__file__).resolve().parent / "weights" / "cifar10_features.npz"
 VGG16_URL = "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
 IMAGENET_BGR_MEAN = (103.939, 116.779, 123.68)
-"""What Keras' VGG16 subtracts from pictures in 0..255, blue first."""
+"""What Keras' VGG16 subtracts from images in 0..255, blue first."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class Network:
     """What it is, in words, for prints and figures."""
     source: str
     """`<name>:<first 8 of the file's SHA-256>`."""
-    model: "keras.Model"
+    model: keras.Model
     """RGB (batch, height, width, 3) in 0..1 -> the last feature map; layers `blockB_convC`."""
 
     @property
@@ -113,7 +115,7 @@ class Network:
 
 
 def find_network(choice: labkit.DataChoice = "auto", weights: str = "auto") -> Network:
-    """The network to compare pictures with. Usage: `network = find_network(config.data)`.
+    """The network to compare images with. Usage: `network = find_network(config.data)`.
 
     `weights` is a file (Keras' VGG16 `.h5` without top, or an `.npz` as `read_npz` takes it), or
     `auto`: `$LABKIT_DATA`, the Keras cache, a verified download, and last this repository's own
@@ -249,8 +251,8 @@ def convolutions(arrays: dict[str, np.ndarray]) -> list[str]:
     return [f"block{block}_conv{number}" for block, number in order]
 
 
-def build(arrays: dict[str, np.ndarray]) -> "keras.Model":
-    """The VGG-like network of `arrays`, for pictures of any size. Usage: `build(read_npz(p)[0])`.
+def build(arrays: dict[str, np.ndarray]) -> keras.Model:
+    """The VGG-like network of `arrays`, for images of any size. Usage: `build(read_npz(p)[0])`.
 
     RGB (batch, height, width, 3) in 0..1 -> preprocessing; per convolution a border of one
     reflected pixel, 3x3, ReLU; a 2x2 max-pooling between blocks.
@@ -262,7 +264,7 @@ def build(arrays: dict[str, np.ndarray]) -> "keras.Model":
         number = int(name[5 : name.index("_")])
         if number > block:
             x, block = keras.layers.MaxPooling2D(2)(x), number  # (B, h/2, w/2, C)
-        # Zeros at the border would be edges that no picture has.
+        # Zeros at the border would be edges that no image has.
         x = keras.ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
         channels = arrays[f"{name}/kernel"].shape[-1]
         x = keras.layers.Conv2D(  # (B, h, w, channels)
@@ -275,9 +277,9 @@ def build(arrays: dict[str, np.ndarray]) -> "keras.Model":
     return model
 
 
-def preprocess(pictures: "keras.KerasTensor") -> "keras.KerasTensor":
+def preprocess(images: keras.KerasTensor) -> keras.KerasTensor:
     """RGB in 0..1, (..., 3), to VGG16's input: BGR in 0..255 less ImageNet's mean."""
-    return pictures[..., ::-1] * 255 - np.array(IMAGENET_BGR_MEAN, np.float32)
+    return images[..., ::-1] * 255 - np.array(IMAGENET_BGR_MEAN, np.float32)
 
 
 def deprocess(features: np.ndarray) -> np.ndarray:
@@ -289,7 +291,7 @@ def deprocess(features: np.ndarray) -> np.ndarray:
     return np.clip(np.rint((features + IMAGENET_BGR_MEAN)[..., ::-1]), 0, 255).astype(np.uint8)
 
 
-def vgg16(path: Path) -> "keras.Model":
+def vgg16(path: Path) -> keras.Model:
     """Keras' VGG16 without top on RGB in 0..1, weights from `path` (.h5). Usage: `vgg16(path)`.
 
     Raises `ValueError`, `KeyError` or `OSError` for a file of another network, or damaged.
@@ -310,7 +312,7 @@ class Config:
     """Settings of the training of our own feature network."""
 
     epochs: int = 8
-    """Passes over the training pictures, 1 or more."""
+    """Passes over the training images, 1 or more."""
     ship: bool = False
     """Replace the file in the repository; only after a whole training on real CIFAR-10."""
     seed: int = 0
@@ -318,7 +320,7 @@ class Config:
     data: labkit.DataChoice = "auto"
     """auto: real CIFAR-10 or, without it, a sample; real: real or an error; sample: patterns."""
     smoke: bool = False
-    """One epoch on 512 pictures, to see that everything runs."""
+    """One epoch on 512 images, to see that everything runs."""
     resume: bool = False
     """Go on with the last interrupted training of the same settings, code and data."""
 
@@ -332,7 +334,7 @@ DEPTHS = {"block1": 2, "block2": 2, "block3": 2, "block4": 1}
 
 
 def blank_network(x_train: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Untrained arrays as `build` takes them; the input is scaled by the pictures' statistics."""
+    """Untrained arrays as `build` takes them; the input is scaled by the images' statistics."""
     rng = np.random.default_rng(seed)
     scaled = to_input(x_train)
     mean, deviation = scaled.mean((0, 1, 2)), scaled.std((0, 1, 2))

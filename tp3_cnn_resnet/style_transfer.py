@@ -1,9 +1,9 @@
-"""Repaint one picture in the manner of another, by optimising its pixels (Gatys et al.).
+"""Repaint one image in the manner of another, by optimising its pixels (Gatys et al.).
 
-What does a convolutional network know about a picture that is neither its objects nor its colours
+What does a convolutional network know about an image that is neither its objects nor its colours
 alone? Its deep features say what is where; the correlations of its features say how it is painted.
 
-    python tp3_cnn_resnet/style_transfer.py                                   # our two pictures
+    python tp3_cnn_resnet/style_transfer.py                                   # our two images
     python tp3_cnn_resnet/style_transfer.py --content a.jpg --style b.jpg     # yours
     python tp3_cnn_resnet/style_transfer.py --size 512 --steps 400            # finer, slower
     python tp3_cnn_resnet/style_transfer.py --data sample                     # nothing to download
@@ -18,6 +18,8 @@ References: Gatys, Ecker and Bethge, "Image Style Transfer Using Convolutional N
 Neural Style Transfer" (CVPR 2017).
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -31,7 +33,7 @@ import labkit
 from labkit import figures
 from labkit.arguments import fail
 from tp3_cnn_resnet.style_features import Network, find_network
-from tp3_cnn_resnet.style_pictures import read_picture, resized, shape_at, ssim, to_image
+from tp3_cnn_resnet.style_pictures import read_image, resized, shape_at, ssim, to_image
 
 keras = labkit.lazy("keras")  # TensorFlow loads at the first use, so that --help is immediate
 tf = labkit.lazy("tensorflow")
@@ -48,9 +50,9 @@ class Config:
     """Settings of one transfer."""
 
     content: Path = PICTURES / "content.jpg"
-    """Picture whose objects are kept; any size and format that Pillow reads."""
+    """Image whose objects are kept; any size and format that Pillow reads."""
     style: Path = PICTURES / "style.jpg"
-    """Picture whose manner is taken."""
+    """Image whose manner is taken."""
     size: int = 256
     """Longest side of the result in pixels, 32 to 1024."""
     steps: int = 200
@@ -64,14 +66,14 @@ class Config:
     panel: Path | None = None
     """Also write content, style and result side by side to this .png or .jpg file."""
     seed: int = 0
-    """Seed of the faint noise on the first picture."""
+    """Seed of the faint noise on the first image."""
     data: labkit.DataChoice = "auto"
     """auto: ImageNet weights or, without them, our CIFAR-10 network; real: ImageNet or an error;
     sample: our network."""
     smoke: bool = False
     """Six steps at 96 pixels, to see that everything runs."""
     resume: bool = False
-    """Go on with the last interrupted transfer of the same settings, code and pictures."""
+    """Go on with the last interrupted transfer of the same settings, code and images."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
@@ -91,20 +93,20 @@ class Config:
 # --- Losses --------------------------------------------------------------------------------------
 
 
-def create_extractor(network: Network) -> "keras.Model":
+def create_extractor(network: Network) -> keras.Model:
     """The network with the outputs that are compared: style layers first, the content layer last.
 
-    Usage: `*style_maps, content_map = create_extractor(network)(pictures)`; pictures are RGB
+    Usage: `*style_maps, content_map = create_extractor(network)(images)`; images are RGB
     (1, height, width, 3) in 0..1.
     """
     names = [*network.style_layers, network.content_layer]
     return keras.Model(network.model.inputs[0], [network.model.get_layer(n).output for n in names])
 
 
-def gram(features: "keras.KerasTensor") -> "keras.KerasTensor":
+def gram(features: keras.KerasTensor) -> keras.KerasTensor:
     """How often each two channels fire together: (1, h, w, C) -> (C, C).
 
-    Equation 3 of Gatys et al., divided by the h·w places, so that pictures of different sizes can
+    Equation 3 of Gatys et al., divided by the h·w places, so that images of different sizes can
     be compared. Where something is, the sum forgets; that is why it describes style.
     """
     channels = features.shape[-1]
@@ -113,7 +115,7 @@ def gram(features: "keras.KerasTensor") -> "keras.KerasTensor":
     return keras.ops.matmul(keras.ops.transpose(flat), flat) / places  # (C, C)
 
 
-def relative_error(found: "keras.KerasTensor", wanted: "keras.KerasTensor") -> "keras.KerasTensor":
+def relative_error(found: keras.KerasTensor, wanted: keras.KerasTensor) -> keras.KerasTensor:
     """Squared distance as a share of the target's own square: 0 if equal, 1 for all zeros.
 
     Gatys et al. divide by the number of entries (equations 1 and 4). Activations differ by orders
@@ -124,7 +126,7 @@ def relative_error(found: "keras.KerasTensor", wanted: "keras.KerasTensor") -> "
     return distance / (keras.ops.sum(keras.ops.square(wanted)) + 1e-12)
 
 
-def total_variation(pictures: "keras.KerasTensor") -> "keras.KerasTensor":
+def total_variation(images: keras.KerasTensor) -> keras.KerasTensor:
     """Mean length of the colour gradient: (1, h, w, 3) -> scalar, 0 for one colour, at most 1.42.
 
     The root of down² + right² is the same for edges of every direction; the sum of the two absolute
@@ -132,17 +134,17 @@ def total_variation(pictures: "keras.KerasTensor") -> "keras.KerasTensor":
     has no derivative.
     """
     # The last row and column are repeated, so that they have neighbours too.
-    padded = keras.ops.pad(pictures, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="symmetric")
-    down = padded[:, 1:, :-1] - pictures
-    right = padded[:, :-1, 1:] - pictures
+    padded = keras.ops.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="symmetric")
+    down = padded[:, 1:, :-1] - images
+    right = padded[:, :-1, 1:] - images
     squares = keras.ops.square(down) + keras.ops.square(right)
     return keras.ops.mean(keras.ops.sqrt(squares + 1e-6)) - 1e-3
 
 
 def make_losses(
-    config: Config, extractor: "keras.Model", content: np.ndarray, style: np.ndarray
-) -> Callable[["keras.KerasTensor"], dict[str, "keras.KerasTensor"]]:
-    """A function from a picture to its losses against fixed content and style targets.
+    config: Config, extractor: keras.Model, content: np.ndarray, style: np.ndarray
+) -> Callable[[keras.KerasTensor], dict[str, keras.KerasTensor]]:
+    """A function from an image to its losses against fixed content and style targets.
 
     `content` and `style` are (1, h, w, 3) in 0..1 and may differ in size. `loss` is equation 7 of
     Gatys et al. with the total variation added; the others are its parts, unweighted.
@@ -151,12 +153,12 @@ def make_losses(
     *style_maps, _ = extractor(style)
     wanted_grams = [gram(features) for features in style_maps]
 
-    def losses(picture: "keras.KerasTensor") -> dict[str, "keras.KerasTensor"]:
-        *maps, content_map = extractor(picture)
+    def losses(image: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+        *maps, content_map = extractor(image)
         content_loss = relative_error(content_map, wanted_content)
         errors = [relative_error(gram(f), g) for f, g in zip(maps, wanted_grams, strict=True)]
         style_loss = sum(errors) / len(errors)  # equation 5, all layers alike
-        variation = total_variation(picture)
+        variation = total_variation(image)
         loss = content_loss + config.style_weight * style_loss + config.tv_weight * variation
         return {
             "loss": loss,
@@ -188,15 +190,15 @@ def plan(sides: tuple[int, int], steps: int) -> list[tuple[int, int]]:
 
 
 def make_step(
-    losses: Callable, pixels: "keras.Variable", optimizer: "keras.Optimizer"
-) -> Callable[[], dict[str, "keras.KerasTensor"]]:
+    losses: Callable, pixels: keras.Variable, optimizer: keras.Optimizer
+) -> Callable[[], dict[str, keras.KerasTensor]]:
     """One step of gradient descent on the pixels; the network stays as it is.
 
     Gradients are the one thing that `keras.ops` leaves to the backend: this is TensorFlow's form.
     """
 
     @tf.function(jit_compile=False)  # a graph, not XLA, which is slower on a CPU
-    def step() -> dict[str, "keras.KerasTensor"]:
+    def step() -> dict[str, keras.KerasTensor]:
         with tf.GradientTape() as tape:
             parts = losses(pixels)
         gradient = tape.gradient(parts["loss"], pixels)
@@ -217,7 +219,7 @@ def stylise(
     """Optimise from coarse to fine, (1, h, w, 3) in 0..1; the losses go to `run.history`.
 
     Large shapes of the style are painted where they are small for the network's filters, then
-    enlarged and refined. `run` holds the newest picture of each size all the time.
+    enlarged and refined. `run` holds the newest image of each size all the time.
     """
     from tqdm import tqdm
 
@@ -226,7 +228,7 @@ def stylise(
     height, width = shape_at(content, pieces[0][0])
     rng = np.random.default_rng(config.seed)
     # Start from the content; faint noise gives flat areas something for a stroke to grow from.
-    picture = resized(content, height, width) + rng.normal(0, 0.02, (1, height, width, 3))
+    image = resized(content, height, width) + rng.normal(0, 0.02, (1, height, width, 3))
     done = sum(count for _, count in pieces[: run.first_epoch])
     longest_now = 0
     with tqdm(total=config.steps, initial=done, unit="step", disable=config.smoke) as bar:
@@ -252,9 +254,9 @@ def stylise(
                 if index and index == run.first_epoch:  # go on where the last run was stopped
                     with np.load(run.checkpoint_file, allow_pickle=False) as archive:
                         states = [archive[f"v{n}"] for n in range(len(archive.files) - 1)]
-                    picture = states[0]
-                picture = keras.ops.image.resize(picture, (height, width), "bicubic")
-                pixels = keras.Variable(keras.ops.clip(picture, 0, 1), dtype="float32")
+                    image = states[0]
+                image = keras.ops.image.resize(image, (height, width), "bicubic")
+                pixels = keras.Variable(keras.ops.clip(image, 0, 1), dtype="float32")
                 optimizer.build([pixels])
                 if states and pieces[index - 1][0] == longest:
                     for variable, value in zip(optimizer.variables, states[1:], strict=True):
@@ -262,15 +264,15 @@ def stylise(
                 step = make_step(losses, pixels, optimizer)
             parts = [step() for _ in range(count)]
             means = {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
-            picture = keras.ops.convert_to_numpy(pixels)
+            image = keras.ops.convert_to_numpy(pixels)
             arrays = [keras.ops.convert_to_numpy(state) for state in optimizer.variables]
             done += count
             where = {"step": done, "size": longest}
-            run.record_epoch(index, where | means, [picture, *arrays])
-            to_image(picture).save(run.folder / f"result_{longest}.png")
+            run.record_epoch(index, where | means, [image, *arrays])
+            to_image(image).save(run.folder / f"result_{longest}.png")
             bar.update(count)
             bar.set_postfix({"px": longest} | {n: f"{v:.3g}" for n, v in means.items()})
-    return picture
+    return image
 
 
 # --- What came out -------------------------------------------------------------------------------
@@ -279,7 +281,7 @@ def stylise(
 def examine(
     config: Config, network: Network, content: np.ndarray, style: np.ndarray, result: np.ndarray
 ) -> dict[str, float]:
-    """Losses and distances of the result, beside those of both unchanged pictures.
+    """Losses and distances of the result, beside those of both unchanged images.
 
     All three are (1, h, w, 3) in 0..1; `style` may differ in size.
     """
@@ -305,18 +307,18 @@ def largest_rise(history: dict[str, list[float]]) -> float:
     return max(rises)
 
 
-def panel_figure(pictures: Sequence[np.ndarray], label: str) -> "figures.Figure":
+def panel_figure(images: Sequence[np.ndarray], label: str) -> figures.Figure:
     """Content, style and result side by side; the title names the network."""
     figure, axes = figures.subplots(1, 3, size=(12, 3.6))
-    for axis, picture, title in zip(axes, pictures, ("content", "style", "result"), strict=True):
-        axis.imshow(picture[0])
+    for axis, image, title in zip(axes, images, ("content", "style", "result"), strict=True):
+        axis.imshow(image[0])
         axis.axis("off")
         axis.set_title(title)
     figure.suptitle(f"features: {label}", fontsize=9, color="0.3")
     return figure
 
 
-def curves_figure(history: dict[str, list[float]], config: Config) -> "figures.Figure":
+def curves_figure(history: dict[str, list[float]], config: Config) -> figures.Figure:
     """The loss and its weighted parts against the step, with a line where the size changes."""
     figure, axis = figures.subplots(size=(7, 4))
     steps = history["step"]
@@ -348,18 +350,18 @@ def report(config: Config, network: Network, metrics: dict[str, float]) -> str:
         f"{config.style_weight:g}, total variation {config.tv_weight:g}, seed {config.seed}.\n\n"
         f"| metric | value |\n| --- | --- |\n{rows}\n\n"
         "Losses are shares of the target's own square: 0 is equal, 1 as far away as nothing at "
-        "all. The floors are what the unchanged content and style pictures get.\n"
+        "all. The floors are what the unchanged content and style images get.\n"
     )
 
 
 def show(metrics: dict[str, float]) -> dict[str, float]:
     """Print the result beside its floors and return `metrics`."""
     print(
-        f"Style loss: {metrics['style_loss']:.4f} (the content picture itself: "
+        f"Style loss: {metrics['style_loss']:.4f} (the content image itself: "
         f"{metrics['floor_style_loss_of_content']:.4f})\n"
-        f"Content loss: {metrics['content_loss']:.4f} (the style picture itself: "
+        f"Content loss: {metrics['content_loss']:.4f} (the style image itself: "
         f"{metrics['floor_content_loss_of_style']:.4f})\n"
-        f"SSIM against the content: {metrics['ssim_content']:.3f} (the style picture itself: "
+        f"SSIM against the content: {metrics['ssim_content']:.3f} (the style image itself: "
         f"{metrics['floor_ssim_of_style']:.3f})"
     )
     return metrics
@@ -370,13 +372,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     config = labkit.parse(Config, argv)
     if config.smoke:
         config = replace(config, size=min(config.size, 96), steps=min(config.steps, 6))
-    content = read_picture(config.content, "content")
-    style = read_picture(config.style, "style")
-    for field, picture in (("content", content), ("style", style)):
-        shorter = min(shape_at(picture, config.size))
+    content = read_image(config.content, "content")
+    style = read_image(config.style, "style")
+    for field, image in (("content", content), ("style", style)):
+        shorter = min(shape_at(image, config.size))
         if shorter < SMALLEST_SIDE:
             fail(
-                f"--{field} {getattr(config, field)} is {picture.width}x{picture.height}: with "
+                f"--{field} {getattr(config, field)} is {image.width}x{image.height}: with "
                 f"--size {config.size} its shorter side would have {shorter} pixels, and "
                 f"{SMALLEST_SIDE} are needed"
             )
@@ -386,8 +388,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     deepest = "" if network.content_layer == "block5_conv2" else ", the deepest of this network"
     print(f"Content layer: {network.content_layer}{deepest}")
     print(f"Style layers: {', '.join(network.style_layers)}")
-    pictures = hashlib.sha256(content.tobytes() + style.tobytes()).hexdigest()[:8]
-    source = f"{network.source}+pictures:{pictures}"
+    digest = hashlib.sha256(content.tobytes() + style.tobytes()).hexdigest()[:8]
+    source = f"{network.source}+pictures:{digest}"
     name = f"{network.name}-adam-gram+content+tv-s{config.seed}"
 
     with labkit.start_run(__file__, config, source, name) as run:
@@ -404,8 +406,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         shown = (small_content, small_style, result)
         panel = run.save_figure("panel", panel_figure(shown, network.label))
         if config.panel:
-            with Image.open(panel) as image:
-                image.convert("RGB").save(config.panel)
+            with Image.open(panel) as drawn:
+                drawn.convert("RGB").save(config.panel)
         run.save_figure("losses", curves_figure(run.history, config))
         run.save_text("report.md", report(config, network, metrics))
     return show(metrics)

@@ -1,4 +1,4 @@
-"""Training batches of pictures and masks that are moved together; imports Keras."""
+"""Training batches of images and masks that are moved together; imports Keras."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,14 @@ Augment = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarr
 
 
 class SegmentationBatches(Batches):
-    """Batches whose pictures and masks are augmented alike, in an order that can be resumed.
+    """Batches whose images and masks are augmented alike, in an order that can be resumed.
 
-    `keep_empty` is the share of pictures without target that an epoch takes, another draw each
+    `keep_empty` is the share of images without target that an epoch takes, another draw each
     time: below 1, those with a target come more often.
     """
 
     def __init__(self, *arguments, augment: Augment, keep_empty: float = 1.0, **settings) -> None:
-        """As `Batches`, of pictures (n, h, w, c) float32 and masks (n, h, w, 1) float32."""
+        """As `Batches`, of images (n, h, w, c) float32 and masks (n, h, w, 1) float32."""
         self.augment, self.keep_empty = augment, keep_empty
         super().__init__(*arguments, **settings)
 
@@ -42,7 +42,7 @@ class SegmentationBatches(Batches):
 def turn(
     images: np.ndarray, masks: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each picture in one of the eight positions of a square, and a little brighter or darker.
+    """Each image in one of the eight positions of a square, and a little brighter or darker.
 
     Nothing under a microscope is upright. (n, s, s, c) and (n, s, s, 1) keep their shapes.
     """

@@ -14,6 +14,8 @@ README.md has the figures and the time on two cores.
 References: Tran et al. (CVPR 2018) for (2+1)D; Yang et al. (Sci. Data 2023) for MedMNIST3D.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -140,7 +142,7 @@ def floors(data: Volumes) -> dict[str, float]:
 # --- Training ------------------------------------------------------------------------------------
 
 
-def train(trial: Trial, data: Volumes, run: labkit.Run) -> "keras.Model":
+def train(trial: Trial, data: Volumes, run: labkit.Run) -> keras.Model:
     """Train the trial's network with Adam at its defaults; best validation epoch's weights."""
     labkit.prepare(trial.seed)
     binary = len(data.classes) == 2
@@ -162,7 +164,7 @@ def train(trial: Trial, data: Volumes, run: labkit.Run) -> "keras.Model":
     return model
 
 
-def score(model: "keras.Model", x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+def score(model: keras.Model, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Cross-entropy in nats, accuracy and area under the ROC curve in 0..1.
 
     `x` is (n, d, h, w) uint8, `y` (n,) labels. With more than two classes the area is the mean over

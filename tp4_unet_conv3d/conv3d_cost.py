@@ -4,6 +4,8 @@ Each setting is measured in a process of its own, because the peak of a process'
 Reported is how far the peak rises above that of a process that has trained a tiny network already.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import subprocess
@@ -64,7 +66,7 @@ def measure(setting: Setting, repeats: int = 7) -> dict[str, float]:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, (BATCH_SIZE, 1)).astype("float32")
 
-    def train(model: "conv3d_models.keras.Model", steps: int) -> list[float]:
+    def train(model: conv3d_models.keras.Model, steps: int) -> list[float]:
         x = rng.random((BATCH_SIZE, *model.input_shape[1:]), dtype="float32")
         model.compile("adam", "binary_crossentropy", jit_compile=False)
         seconds = []
@@ -139,7 +141,7 @@ def cost_table(rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cost_figure(rows: list[dict]) -> "figures.Figure":
+def cost_figure(rows: list[dict]) -> figures.Figure:
     """Memory (top) and time (bottom) against each of the three dimensions."""
     from matplotlib.ticker import LogLocator, NullFormatter
 

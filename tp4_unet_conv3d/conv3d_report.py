@@ -3,6 +3,8 @@
 An *outcome* is what one training found: its network's name, final metrics and history.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +14,7 @@ from labkit.results import in_words
 from tp4_unet_conv3d.conv3d_cost import cost_table
 
 
-def examples_figure(volumes: dict[str, np.ndarray]) -> "figures.Figure":
+def examples_figure(volumes: dict[str, np.ndarray]) -> figures.Figure:
     """Eight slices of each volume, and its maximum along depth in the colour of its depth."""
     import matplotlib
     from scipy.ndimage import gaussian_filter
@@ -39,7 +41,7 @@ def examples_figure(volumes: dict[str, np.ndarray]) -> "figures.Figure":
     return figure
 
 
-def curves_figure(outcomes: list[dict]) -> "figures.Figure":
+def curves_figure(outcomes: list[dict]) -> figures.Figure:
     """Training loss and validation accuracy of each network: mean and range over the seeds."""
     figure, axes = figures.subplots(1, 2, size=(11, 4.2))
     for metric, axis in zip(("loss", "val_accuracy"), axes, strict=True):

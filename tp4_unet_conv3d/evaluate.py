@@ -1,13 +1,15 @@
-"""Examine a trained U-Net: best and worst masks, size of objects, outlines, how sure, how fast?
+"""Examine a trained U-Net: best and worst masks, size of objects, contours, how sure, how fast?
 
     python tp4_unet_conv3d/evaluate.py                 # the last trained model
     python tp4_unet_conv3d/evaluate.py --run ID        # another: MLflow run id or folder name
     python tp4_unet_conv3d/evaluate.py --level hard    # on cells of another difficulty
 
 Nothing is trained or chosen here: the threshold is the training's, and so are the test figures.
-The report and its five pictures land in the run's folder and beside the training in MLflow. Half
+The report and its five figures land in the run's folder and beside the training in MLflow. Half
 a minute on two cores.
 """
+
+from __future__ import annotations
 
 import time
 from collections.abc import Sequence
@@ -36,7 +38,7 @@ keras = labkit.lazy("keras")
 measures = labkit.lazy("tp4_unet_conv3d.metrics")
 
 SIZES = (0, 40, 80, 160, 320, 640, np.inf)
-"""Borders of the classes of object area, pixels."""
+"""Bin edges of object area, pixels."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,15 @@ class Config:
     seed: int = 0
     """Of the tests of speed."""
     smoke: bool = False
-    """Few pictures, as in training with --smoke."""
+    """Few images, as in training with --smoke."""
 
 
 def training_config(config: Config, trained: labkit.Run) -> TrainingConfig:
-    """The training's settings, for loading its pictures; exit code 2 where `config` contradicts."""
+    """The training's settings, for loading its images; exit code 2 where `config` contradicts."""
     was_real = trained.config["data"] == "real"
     if config.data != "auto" and was_real != (config.data == "real"):
         known = "real" if was_real else "simulated"
-        fail(f"--data {config.data}: this run was trained on {known} pictures")
+        fail(f"--data {config.data}: this run was trained on {known} images")
     if was_real and config.level:
         fail(f"--level {config.level}: this run was trained on MRI slices")
     return TrainingConfig(
@@ -73,21 +75,21 @@ def training_config(config: Config, trained: labkit.Run) -> TrainingConfig:
 # --- Figures -------------------------------------------------------------------------------------
 
 
-def extremes_figure(part: Part, answers: np.ndarray, dice: np.ndarray) -> "figures.Figure":
-    """Pictures (n) with the three highest, three middle and three lowest `dice` (n,)."""
+def extremes_figure(part: Part, predictions: np.ndarray, dice: np.ndarray) -> figures.Figure:
+    """Images (n) with the three highest, three middle and three lowest `dice` (n,)."""
     order = np.argsort(-dice)[: np.isfinite(dice).sum()]  # best first, NaN left out
     middle = len(order) // 2
     chosen = [*order[:3], *order[max(0, middle - 1) : middle + 2], *order[-3:]]
     kinds = np.repeat(["best", "median", "worst"], 3)[: len(chosen)]
     titles = [f"{kind}: {dice[i]:.3f}\n#{i}" for kind, i in zip(kinds, chosen, strict=False)]
-    rows = {"truth": part.masks, "U-Net": answers}
+    rows = {"truth": part.masks, "U-Net": predictions}
     return overlay_figure(part, rows, chosen, titles)
 
 
 def distribution_figure(
     dice: np.ndarray, floor_values: dict[str, float], unit: str
-) -> "figures.Figure":
-    """How many pictures or patients have which Dice (n,), with the mean and the floors' means."""
+) -> figures.Figure:
+    """How many images or patients have which Dice (n,), with the mean and the floors' means."""
     figure, axis = figures.subplots(size=(7, 4))
     values = dice[np.isfinite(dice)]
     axis.hist(values, bins=np.linspace(0, 1, 41), color="C0", alpha=0.8, edgecolor="white")
@@ -112,7 +114,7 @@ def shrunk_dice(areas: np.ndarray) -> np.ndarray:
     return 2 * inner / (radius**2 + inner)
 
 
-def size_figure(found) -> "figures.Figure":
+def size_figure(found) -> figures.Figure:
     """Dice of every object against its area, medians of size classes, and the missed ones."""
     figure, (axis, right) = figures.subplots(1, 2, size=(11, 4.2))
     missed = found.found < measures.FOUND_SHARE
@@ -166,7 +168,7 @@ def averages_by_size(found) -> list[dict[str, float]]:
     return rows
 
 
-def averages_figure(found) -> "figures.Figure":
+def averages_figure(found) -> figures.Figure:
     """On one object Dice and IoU say the same; their averages don't, least so for small objects."""
     figure, (left, right) = figures.subplots(1, 2, size=(11, 4.2))
     curve = np.linspace(0, 1, 100)
@@ -202,7 +204,7 @@ def averages_figure(found) -> "figures.Figure":
     return figure
 
 
-def calibration_figure(probabilities: np.ndarray, truth: np.ndarray) -> "figures.Figure":
+def calibration_figure(probabilities: np.ndarray, truth: np.ndarray) -> figures.Figure:
     """Share of target among pixels of each probability; the pixels' number below."""
     mean, share, count = measures.reliability(probabilities, truth)
     figure, (axis, below) = figures.subplots(1, 2, size=(10, 4))
@@ -220,8 +222,8 @@ def calibration_figure(probabilities: np.ndarray, truth: np.ndarray) -> "figures
 # --- Speed, main ---------------------------------------------------------------------------------
 
 
-def milliseconds(model: "keras.Model", inputs: np.ndarray, batch: int, repeats: int = 10) -> float:
-    """Median time for one picture in batches of `batch`, the first one left out."""
+def milliseconds(model: keras.Model, inputs: np.ndarray, batch: int, repeats: int = 10) -> float:
+    """Median time for one image in batches of `batch`, the first one left out."""
     chosen = inputs[np.arange(batch) % len(inputs)]
     seconds = []
     for _ in range(repeats + 1):
@@ -242,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
     parts, source = load(settings)
     test = parts["test"]
-    unit = "patient" if settings.data == "real" else "picture"
+    unit = "patient" if settings.data == "real" else "image"
     if source != trained.state["data_source"]:
         print(f"note: trained on {trained.state['data_source']}, examined on {source}")
     model = keras.saving.load_model(trained.folder / "model.keras")
@@ -251,20 +253,20 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     name, parent = trained.state["name"], trained.state["run_id"] or ""
     with labkit.start_run(__file__, config, source, name, parent) as run:
         probabilities = probabilities_of(model, test.inputs)
-        answers = probabilities > threshold
+        predictions = probabilities > threshold
         metrics = score(probabilities, test, threshold)
         floor_values, _ = floors(parts)
         metrics |= floor_values
         metrics["calibration_error"] = measures.calibration_error(probabilities, test.masks)
         metrics["brier"] = float(np.mean((probabilities - test.masks) ** 2))
         for batch in (1, 4 if config.smoke else 32):
-            metrics[f"ms_batch_{batch}"] = milliseconds(model, test.inputs, batch)
+            metrics[f"ms_per_image_batch_{batch}"] = milliseconds(model, test.inputs, batch)
 
-        found = measures.objects(answers, test.instances)
+        found = measures.objects(predictions, test.instances)
         rows = averages_by_size(found)
-        of_groups, _ = measures.overlap(answers, test.masks, test.groups)
-        of_pictures, _ = measures.overlap(answers, test.masks)
-        run.save_figure("best_and_worst", extremes_figure(test, answers, of_pictures))
+        of_groups, _ = measures.overlap(predictions, test.masks, test.groups)
+        of_images, _ = measures.overlap(predictions, test.masks)
+        run.save_figure("best_and_worst", extremes_figure(test, predictions, of_images))
         run.save_figure("dice_distribution", distribution_figure(of_groups, floor_values, unit))
         run.save_figure("object_size", size_figure(found))
         run.save_figure("dice_and_iou", averages_figure(found))
@@ -281,19 +283,19 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                 f"  floor, {key.removeprefix('floor_').replace('_', ' ')}: {value:.4f}"
                 for key, value in floor_values.items()
             ),
-            f"Outlines: F1 at 2 pixels {metrics['boundary_f1']:.4f}, 95 % Hausdorff "
+            f"Contours: F1 at 2 pixels {metrics['boundary_f1']:.4f}, 95 % Hausdorff "
             f"{metrics.get('hd95', np.nan):.2f} pixels",
             f"Missed: {metrics['objects_missed']:.0f} of {metrics['objects']:.0f} objects, of the "
             f"small ones {metrics['small_objects_missed']:.0f} of {metrics['small_objects']:.0f}",
-            f"Without target: {metrics['empty_pictures_kept_empty']:.0f} of "
-            f"{metrics['empty_pictures']:.0f} pictures stayed empty",
+            f"Without target: {metrics['empty_images_kept_empty']:.0f} of "
+            f"{metrics['empty_images']:.0f} images stayed empty",
             f"Pixels: calibration error {metrics['calibration_error']:.4f}, Brier score "
             f"{metrics['brier']:.4f}",
-            "Time for a picture: "
+            "Time for an image: "
             + ", ".join(
                 f"{value:.1f} ms in batches of {key.rpartition('_')[2]}"
                 for key, value in metrics.items()
-                if key.startswith("ms_batch_")
+                if key.startswith("ms_per_image_batch_")
             ),
             "Objects by area, from pixels: number, mean Dice, mean IoU, Dice from the mean IoU",
             *(

@@ -1,14 +1,16 @@
-"""Which loss finds small cells, and which converges soonest: five losses, the same pictures?
+"""Which loss finds small cells, and which converges soonest: five losses, the same images?
 
     python tp4_unet_conv3d/loss_comparison.py            # 5 losses x 3 seeds
     python tp4_unet_conv3d/loss_comparison.py --smoke    # everything once, in seconds
     python tp4_unet_conv3d/loss_comparison.py --resume   # go on after an interruption
 
-The trainings are those of `unet_segmentation.py` with a narrow network and fewer pictures, all of
+The trainings are those of `unet_segmentation.py` with a narrow network and fewer images, all of
 the same length, optimizer and schedule. The same seed means the same first weights, order and
 augmentation, so losses are compared seed by seed. Epoch and threshold are chosen on validation for
-each training, and each opens the test pictures once.
+each training, and each opens the test images once.
 """
+
+from __future__ import annotations
 
 import json
 from collections.abc import Sequence
@@ -41,13 +43,13 @@ stats = labkit.lazy("scipy.stats")
 LOSSES = ("bce", "dice", "bce+dice", "tversky", "focal")
 BASE = "bce"
 """What the others are compared to: the loss that ignores how small a target is."""
-TRAINING_PICTURES = 400
+TRAINING_IMAGES = 400
 COLUMNS = {
     "dice": "Dice",
     "iou": "IoU",
     "small_object_dice": "Dice of small cells",
     "small_objects_missed": "small cells missed",
-    "empty_pictures_kept_empty": "empty pictures kept empty",
+    "empty_images_kept_empty": "empty images kept empty",
     "epochs_to_dice_0.8": "epochs to validation Dice 0.8",
     "seconds_to_dice_0.8": "seconds to it",
     "threshold": "threshold",
@@ -63,7 +65,7 @@ class Config:
     width: int = 8
     """Filters at full resolution, 1 or more."""
     epochs: int = 10
-    """Passes over the 400 training pictures in each training, 1 or more."""
+    """Passes over the 400 training images in each training, 1 or more."""
     seeds: int = 3
     """Trainings of each loss, 2 or more: one alone has no spread."""
     seed: int = 0
@@ -74,7 +76,7 @@ class Config:
     """auto: Ray Tune where it is installed and two trainings fit side by side, else one after the
     other; off: one after the other; local: Ray on this machine; or a cluster's address."""
     smoke: bool = False
-    """One seed, two losses, one epoch on few pictures: to see that everything runs."""
+    """One seed, two losses, one epoch on few images: to see that everything runs."""
     resume: bool = False
     """Go on with an interrupted comparison: its finished trainings are not repeated."""
 
@@ -99,10 +101,10 @@ class Config:
 
 
 @lru_cache(maxsize=1)
-def pictures(level: str, smoke: bool) -> dict[str, Part]:
-    """The parts, the training one cut to its first pictures."""
+def load_parts(level: str, smoke: bool) -> dict[str, Part]:
+    """The parts, the training one cut to its first images."""
     parts, _ = load(Trial(data="sample", level=level, smoke=smoke))
-    first = slice(TRAINING_PICTURES)
+    first = slice(TRAINING_IMAGES)
     whole = parts["train"]
     cut = Part(whole.inputs[first], whole.instances[first], whole.groups[first])
     return parts | {"train": cut}
@@ -111,7 +113,7 @@ def pictures(level: str, smoke: bool) -> dict[str, Part]:
 def run_trial(parent: str, trial: Trial) -> dict:
     """Train once as a child of the MLflow run `parent`, or find it finished; what was measured."""
     labkit.prepare(trial.seed, trial.precision)
-    parts = pictures(trial.level, trial.smoke)
+    parts = load_parts(trial.level, trial.smoke)
     name = f"unet{trial.width}-adam-{trial.loss}-s{trial.seed}"
     source = f"simulated:{trial.level}"
     with labkit.start_run(__file__, trial, source, name, parent, "trial") as run:
@@ -122,11 +124,11 @@ def run_trial(parent: str, trial: Trial) -> dict:
             metrics = {"train_seconds": run.history["seconds"][-1], **convergence(run.history)}
             twin = restored(run.best_file, trial)
             validation, test = parts["validation"], parts["test"]
-            chances = probabilities_of(twin, validation.inputs)
-            metrics["threshold"] = measures.choose_threshold(chances, validation.masks)
+            probabilities = probabilities_of(twin, validation.inputs)
+            metrics["threshold"] = measures.choose_threshold(probabilities, validation.masks)
             metrics["validation_dice"] = max(run.history["val_dice"])
-            chances = probabilities_of(twin, test.inputs)
-            run.log_metrics(metrics | score(chances, test, metrics["threshold"]))
+            probabilities = probabilities_of(twin, test.inputs)
+            run.log_metrics(metrics | score(probabilities, test, metrics["threshold"]))
             twin.save(run.folder / "model.keras")
     return {
         "loss": trial.loss,
@@ -191,7 +193,7 @@ def table(outcomes: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def curves_figure(outcomes: list[dict]) -> "figures.Figure":
+def curves_figure(outcomes: list[dict]) -> figures.Figure:
     """Validation Dice after each epoch, mean and range over seeds; Dice of all and small cells."""
     figure, (left, right) = figures.subplots(1, 2, size=(11, 4.4))
     losses = list(values(outcomes, "dice"))
@@ -209,7 +211,7 @@ def curves_figure(outcomes: list[dict]) -> "figures.Figure":
     left.set(xlabel="epoch", title="Validation Dice (at 0.5), mean and range", ylim=(0, 1))
     left.xaxis.get_major_locator().set_params(integer=True)
     left.legend(fontsize=8, loc="lower right")
-    right.set_xticks([0, 1], ["test pictures", "small cells"])
+    right.set_xticks([0, 1], ["test images", "small cells"])
     right.set(title="Dice of each seed, and the means", xlim=(-0.5, 1.5))
     right.legend(fontsize=8)
     return figure
@@ -227,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         trials = config.trials()
         function = partial(run_trial, run.mlflow_id)
         outcomes = labkit.fan_out(function, trials, config.ray_address, "losses")
-        floor_values, _ = floors(pictures(config.level, config.smoke))
+        floor_values, _ = floors(load_parts(config.level, config.smoke))
         series = {
             f"{loss.replace('+', '_and_')}/{metric}": sample  # MLflow's names have no plus
             for metric in dict.fromkeys(key for outcome in outcomes for key in outcome["metrics"])
@@ -254,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             "series": series,
             "floors": floor_values,
             "conclusions": sentences,
-            "details": {"training_pictures": TRAINING_PICTURES, "columns": COLUMNS},
+            "details": {"training_images": TRAINING_IMAGES, "columns": COLUMNS},
             "folders": {
                 outcome["loss"]: outcome["folder"]
                 for outcome in outcomes

@@ -1,12 +1,14 @@
-"""How good is a mask? Dice and IoU for each picture, outlines, objects, probabilities.
+"""How good is a mask? Dice and IoU for each image, contours, objects, probabilities.
 
-The rule for empty masks, everywhere here: a picture without target has no Dice and no IoU. It is
-left out of every mean and counted apart, by whether the answer stayed empty too. Counting it as 1
-would let an empty answer score the share of empty pictures for nothing.
+The rule for empty masks, everywhere here: an image without target has no Dice and no IoU. It is
+left out of every mean and counted apart, by whether the prediction stayed empty too. Counting it
+as 1 would let an empty prediction score the share of empty images for nothing.
 
 Keras metrics (`Dice`, `IoU`) follow training; the NumPy functions evaluate. Masks are (n, height,
 width) bool, probabilities the same in float. Distances are in pixels.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,17 +25,17 @@ SMALL_AREA = 80
 FOUND_SHARE = 0.5
 """An object counts as found from this share of its pixels on, and as missed below."""
 REACH = 5
-"""How far around an object the answer's pixels count as its own, pixels."""
+"""How far around an object the prediction's pixels count as its own, pixels."""
 
 
 # --- While training ------------------------------------------------------------------------------
 
 
-class PictureMetric(keras.metrics.Metric):
-    """The mean over pictures with a target, each weighted by its `sample_weight`."""
+class ImageMetric(keras.metrics.Metric):
+    """The mean over images with a target, each weighted by its `sample_weight`."""
 
     def __init__(self, threshold: float | None = 0.5, name: str | None = None, **settings) -> None:
-        """Answers are cut at `threshold`, in 0..1; None: probabilities count as they are."""
+        """Predictions are cut at `threshold`, in 0..1; None: probabilities count as they are."""
         super().__init__(name=name or type(self).__name__.lower(), **settings)
         self.threshold = threshold
         self.total = self.add_weight(name="total", initializer="zeros")
@@ -41,9 +43,9 @@ class PictureMetric(keras.metrics.Metric):
 
     def update_state(
         self,
-        y_true: "keras.KerasTensor",
-        y_pred: "keras.KerasTensor",
-        sample_weight: "keras.KerasTensor | None" = None,
+        y_true: keras.KerasTensor,
+        y_pred: keras.KerasTensor,
+        sample_weight: keras.KerasTensor | None = None,
     ) -> None:
         """Add a batch: both (B, height, width, 1), or with a depth before it; weights (B,)."""
         y_true, y_pred = (
@@ -56,12 +58,12 @@ class PictureMetric(keras.metrics.Metric):
         weight = ops.cast(size > 0, "float32")
         if sample_weight is not None:
             weight = weight * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
-        values = self.of_pictures(both, size, ops.sum(y_pred, axis=1))
+        values = self.of_images(both, size, ops.sum(y_pred, axis=1))
         self.total.assign_add(ops.sum(weight * values))
         self.count.assign_add(ops.sum(weight))
 
-    def result(self) -> "keras.KerasTensor":
-        """The mean so far, 0 before the first picture with a target."""
+    def result(self) -> keras.KerasTensor:
+        """The mean so far, 0 before the first image with a target."""
         return ops.divide_no_nan(self.total, self.count)
 
     def get_config(self) -> dict:
@@ -70,20 +72,20 @@ class PictureMetric(keras.metrics.Metric):
 
 
 @keras.saving.register_keras_serializable("tp4_metrics")
-class Dice(PictureMetric):
-    """2 |A and B| / (|A| + |B|) for each picture (Dice, Ecology 1945); logged as `dice`."""
+class Dice(ImageMetric):
+    """2 |A and B| / (|A| + |B|) for each image (Dice, Ecology 1945); logged as `dice`."""
 
-    def of_pictures(self, both, true, predicted):
-        """(B,) in 0..1, from the sums over pixels of product, truth and answer."""
+    def of_images(self, both, true, predicted):
+        """(B,) in 0..1, from the sums over pixels of product, truth and prediction."""
         return ops.divide_no_nan(2 * both, true + predicted)
 
 
 @keras.saving.register_keras_serializable("tp4_metrics")
-class IoU(PictureMetric):
-    """|A and B| / |A or B| for each picture (Jaccard 1901); logged as `iou`."""
+class IoU(ImageMetric):
+    """|A and B| / |A or B| for each image (Jaccard 1901); logged as `iou`."""
 
-    def of_pictures(self, both, true, predicted):
-        """(B,) in 0..1, from the sums over pixels of product, truth and answer."""
+    def of_images(self, both, true, predicted):
+        """(B,) in 0..1, from the sums over pixels of product, truth and prediction."""
         return ops.divide_no_nan(both, true + predicted - both)
 
 
@@ -93,9 +95,9 @@ class IoU(PictureMetric):
 def overlap(
     predicted: np.ndarray, truth: np.ndarray, groups: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Dice and IoU of each picture, from the same counts: two arrays (n,), NaN without target.
+    """Dice and IoU of each image, from the same counts: two arrays (n,), NaN without target.
 
-    With `groups` (n,), integers from 0, all pictures of a group, such as the slices of a patient,
+    With `groups` (n,), integers from 0, all images of a group, such as the slices of a patient,
     are one volume: the arrays are (groups,).
     """
     if predicted.shape != truth.shape or predicted.dtype != bool or truth.dtype != bool:
@@ -105,26 +107,26 @@ def overlap(
         )
     groups = np.arange(len(truth)) if groups is None else groups
     count = int(groups.max()) + 1 if len(groups) else 0
-    both, true, answer = (
+    both, true, positive = (
         np.bincount(groups, mask.sum(axis=(1, 2)), count)
         for mask in (predicted & truth, truth, predicted)
     )
     with np.errstate(invalid="ignore"):
-        dice = np.where(true > 0, 2 * both / (true + answer), np.nan)
-        iou = np.where(true > 0, both / (true + answer - both), np.nan)
+        dice = np.where(true > 0, 2 * both / (true + positive), np.nan)
+        iou = np.where(true > 0, both / (true + positive - both), np.nan)
     return dice, iou
 
 
 def choose_threshold(
     probabilities: np.ndarray, truth: np.ndarray, groups: np.ndarray | None = None
 ) -> float:
-    """The one of `THRESHOLDS` with the highest mean Dice; for validation pictures."""
+    """The one of `THRESHOLDS` with the highest mean Dice; for validation images."""
     means = [np.nanmean(overlap(probabilities > t, truth, groups)[0]) for t in THRESHOLDS]
     return float(THRESHOLDS[int(np.argmax(means))])
 
 
 def kept_empty(predicted: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
-    """Pictures without target: in how many the answer is empty too, and how many there are."""
+    """Images without target: in how many the prediction is empty too, and how many there are."""
     empty = ~truth.any(axis=(1, 2))
     return int((empty & ~predicted.any(axis=(1, 2))).sum()), int(empty.sum())
 
@@ -138,7 +140,7 @@ def bootstrap_interval(
     """95 % percentile interval of `statistic` over `values` (n,), NaN left out, by resampling.
 
     `statistic` takes `axis`. Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
-    chapter 13. Pictures or patients are drawn, so this is the luck of the test set, not of the
+    chapter 13. Images or patients are drawn, so this is the luck of the test set, not of the
     training's seed.
     """
     values = values[~np.isnan(values)]
@@ -147,36 +149,36 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-# --- Outlines ------------------------------------------------------------------------------------
+# --- Contours ------------------------------------------------------------------------------------
 
 
-def outline(mask: np.ndarray) -> np.ndarray:
+def contour(mask: np.ndarray) -> np.ndarray:
     """Pixels of `mask` (h, w) with one of their four neighbours, or the border, outside it."""
     return mask & ~ndimage.binary_erosion(mask)
 
 
 def _distances(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """From each outline pixel of one mask to the nearest one of the other; neither is empty."""
-    answer, wanted = outline(predicted), outline(truth)
-    to_wanted = ndimage.distance_transform_edt(~wanted)[answer]
-    to_answer = ndimage.distance_transform_edt(~answer)[wanted]
-    return to_wanted, to_answer
+    """From each contour pixel of one mask to the nearest one of the other; neither is empty."""
+    found, wanted = contour(predicted), contour(truth)
+    to_wanted = ndimage.distance_transform_edt(~wanted)[found]
+    to_found = ndimage.distance_transform_edt(~found)[wanted]
+    return to_wanted, to_found
 
 
 def boundary_f1(predicted: np.ndarray, truth: np.ndarray, tolerance: float = 2.0) -> np.ndarray:
-    """Agreement of outlines of each picture, (n,): NaN without target, 0 for an empty answer.
+    """Agreement of contours of each image, (n,): NaN without target, 0 for an empty prediction.
 
-    Harmonic mean of the shares of either outline that lie within `tolerance` pixels of the other
+    Harmonic mean of the shares of either contour that lie within `tolerance` pixels of the other
     (Csurka et al., BMVC 2013).
     """
     scores = np.full(len(truth), np.nan)
-    for index, (answer, wanted) in enumerate(zip(predicted, truth, strict=True)):
+    for index, (prediction, wanted) in enumerate(zip(predicted, truth, strict=True)):
         if not wanted.any():
             continue
         scores[index] = 0.0
-        if answer.any():
+        if prediction.any():
             precision, recall = (
-                np.mean(distances <= tolerance) for distances in _distances(answer, wanted)
+                np.mean(distances <= tolerance) for distances in _distances(prediction, wanted)
             )
             if precision + recall:
                 scores[index] = 2 * precision * recall / (precision + recall)
@@ -184,15 +186,15 @@ def boundary_f1(predicted: np.ndarray, truth: np.ndarray, tolerance: float = 2.0
 
 
 def hausdorff(predicted: np.ndarray, truth: np.ndarray, percentile: float = 95) -> np.ndarray:
-    """Hausdorff distance of each picture's outlines, pixels, (n,): NaN where one is empty.
+    """Hausdorff distance of each image's contours, pixels, (n,): NaN where one is empty.
 
     The larger of the two directions' `percentile` of distances; 100 is the classical distance
-    (Huttenlocher et al., PAMI 1993), 95 forgives the worst twentieth of either outline.
+    (Huttenlocher et al., PAMI 1993), 95 forgives the worst twentieth of either contour.
     """
     distances = np.full(len(truth), np.nan)
-    for index, (answer, wanted) in enumerate(zip(predicted, truth, strict=True)):
-        if answer.any() and wanted.any():
-            both = _distances(answer, wanted)
+    for index, (prediction, wanted) in enumerate(zip(predicted, truth, strict=True)):
+        if prediction.any() and wanted.any():
+            both = _distances(prediction, wanted)
             distances[index] = max(np.percentile(way, percentile) for way in both)
     return distances
 
@@ -202,16 +204,16 @@ def hausdorff(predicted: np.ndarray, truth: np.ndarray, percentile: float = 95) 
 
 @dataclass(frozen=True)
 class Objects:
-    """The objects of all pictures, one row each."""
+    """The objects of all images, one row each."""
 
-    picture: np.ndarray
-    """(objects,) index of the picture."""
+    image: np.ndarray
+    """(objects,) index of the image."""
     area: np.ndarray
     """(objects,) pixels."""
     found: np.ndarray
-    """(objects,) share of its pixels that the answer has."""
+    """(objects,) share of its pixels that the prediction has."""
     dice: np.ndarray
-    """(objects,) against the answer's pixels around it."""
+    """(objects,) against the prediction's pixels around it."""
 
     def missed(self, below: float = np.inf) -> tuple[int, int]:
         """How many objects of less than `below` pixels are missed, and how many there are."""
@@ -222,22 +224,22 @@ class Objects:
 def objects(predicted: np.ndarray, instances: np.ndarray) -> Objects:
     """Look at every object by itself; `instances` (n, h, w) int holds 0 or the object's number.
 
-    An object's Dice takes those pixels of the answer that are nearer to it than to any other
+    An object's Dice takes those pixels of the prediction that are nearer to it than to any other
     object, and at most `REACH` pixels away: touching objects share no pixel, and a false alarm
     far away belongs to none.
     """
     rows = []
-    for index, (answer, numbers) in enumerate(zip(predicted, instances, strict=True)):
+    for index, (prediction, numbers) in enumerate(zip(predicted, instances, strict=True)):
         if not numbers.any():
             continue
         far, nearest = ndimage.distance_transform_edt(numbers == 0, return_indices=True)
         owner = np.where(far <= REACH, numbers[tuple(nearest)], 0)
         most = int(numbers.max()) + 1
         area = np.bincount(numbers.ravel(), minlength=most)
-        both = np.bincount(numbers[answer], minlength=most)
-        answered = np.bincount(owner[answer], minlength=most)
+        both = np.bincount(numbers[prediction], minlength=most)
+        claimed = np.bincount(owner[prediction], minlength=most)
         for number in np.flatnonzero(area[1:]) + 1:
-            dice = 2 * both[number] / (area[number] + answered[number])
+            dice = 2 * both[number] / (area[number] + claimed[number])
             rows.append((index, area[number], both[number] / area[number], dice))
     table = np.array(rows, float).reshape(-1, 4)
     return Objects(table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2], table[:, 3])

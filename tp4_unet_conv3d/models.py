@@ -1,4 +1,6 @@
-"""TP4's U-Nets: pictures (B, 128, 128, 1), or volumes, to as many probabilities of the target."""
+"""TP4's U-Nets: images (B, 128, 128, 1), or volumes, to as many probabilities of the target."""
+
+from __future__ import annotations
 
 import numpy as np
 
@@ -9,10 +11,10 @@ keras = labkit.lazy("keras")
 SIZE = 128
 HANDOUT_WIDTH = 32
 DEPTH = 3
-"""Poolings: the sides of a picture must be multiples of 2 ** 3."""
+"""Poolings: the sides of an image must be multiples of 2 ** 3."""
 
 
-def conv_block(x: "keras.KerasTensor", filters: int) -> "keras.KerasTensor":
+def conv_block(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
     """The hand-out's block, twice 3x3 convolution, batch normalisation, ReLU; the size stays.
 
     The moving averages have a momentum of 0.9: with Keras' 0.99 they lag behind for the first
@@ -25,7 +27,7 @@ def conv_block(x: "keras.KerasTensor", filters: int) -> "keras.KerasTensor":
     return x
 
 
-def build_unet(width: int = HANDOUT_WIDTH) -> "keras.Model":
+def build_unet(width: int = HANDOUT_WIDTH) -> keras.Model:
     """The U-Net of Ronneberger et al. (MICCAI 2015), as the hand-out scales it.
 
     `width` filters at full resolution, doubled at each of the three poolings. With 32 it is the
@@ -47,16 +49,16 @@ def build_unet(width: int = HANDOUT_WIDTH) -> "keras.Model":
     return keras.Model(inputs, outputs, name=f"unet{width}")  # (B, 128, 128, 1)
 
 
-def build_volume_unet(shape: tuple[int, int, int], width: int, depth: int) -> "keras.Model":
+def build_volume_unet(shape: tuple[int, int, int], width: int, depth: int) -> keras.Model:
     """The same U-Net for volumes (B, *shape, 1), with kernels of `depth` slices.
 
     With `depth` 3, kernels are 3x3x3 and pooling is by 2x2x2 (Çiçek et al., MICCAI 2016). With
-    `depth` 1 they are 1x3x3 and 1x2x2: the U-Net for pictures, on every slice alone. The sides of
+    `depth` 1 they are 1x3x3 and 1x2x2: the U-Net for images, on every slice alone. The sides of
     `shape` must be multiples of 8 (the depth only where it is pooled).
     """
     pool = (2 if depth > 1 else 1, 2, 2)
 
-    def block(x: "keras.KerasTensor", filters: int) -> "keras.KerasTensor":
+    def block(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
         for _ in range(2):
             x = keras.layers.Conv3D(filters, (depth, 3, 3), padding="same")(x)
             x = keras.layers.BatchNormalization(momentum=0.9)(x)
@@ -78,8 +80,8 @@ def build_volume_unet(shape: tuple[int, int, int], width: int, depth: int) -> "k
     return keras.Model(inputs, outputs, name=f"unet_depth{depth}")
 
 
-def forward_flops(model: "keras.Model") -> int:
-    """Multiplications and additions of `model`'s convolutions for one picture.
+def forward_flops(model: keras.Model) -> int:
+    """Multiplications and additions of `model`'s convolutions for one image.
 
     Training takes about three times as many: forward, and back to the inputs and to the weights.
     """

@@ -2,7 +2,7 @@
 
 Buda, Saha and Mazurowski, "Association of genomic subtypes of lower-grade gliomas with shape
 features automatically extracted by a deep learning algorithm", Computers in Biology and Medicine
-2019; pictures from The Cancer Imaging Archive (TCGA-LGG). It can't be downloaded without an
+2019; images from The Cancer Imaging Archive (TCGA-LGG). It can't be downloaded without an
 account: unpack Kaggle's `mateuszbuda/lgg-mri-segmentation` below `$LABKIT_DATA`.
 
 The layout is `kaggle_3m/<patient>/<patient>_<slice>.tif` and `..._<slice>_mask.tif`, 256x256, with
@@ -14,6 +14,8 @@ Whole volumes are read from `lgg_volumes_flair96.npz`: for each patient `<patien
 96) uint8 and `<patient>/mask` (d, 96, 12) uint8, eight pixels to a byte, and the patients' names in
 `train_patients` and `test_patients`.
 """
+
+from __future__ import annotations
 
 import csv
 import hashlib
@@ -184,7 +186,7 @@ def split(root: Path, patients: list[str]) -> dict[str, list[str]]:
     return parts
 
 
-def read_patient(folder: Path, digest: "hashlib._Hash") -> tuple[np.ndarray, np.ndarray]:
+def read_patient(folder: Path, digest: hashlib._Hash) -> tuple[np.ndarray, np.ndarray]:
     """FLAIR of all slices of `folder` in their order, normalised, and their masks.
 
     `digest` sees the bytes of all files. Raises `DataError` naming a file that has no partner or
@@ -224,7 +226,7 @@ def _slice_number(mask_path: Path) -> int:
     return int(number)
 
 
-def _read(path: Path, mode: str, digest: "hashlib._Hash") -> np.ndarray:
+def _read(path: Path, mode: str, digest: hashlib._Hash) -> np.ndarray:
     """(128, 128) or (128, 128, 3) uint8: means of squares of pixels."""
     from PIL import Image, UnidentifiedImageError
 

@@ -1,19 +1,19 @@
 """Simulated microscopy with exact masks, made so that brightness says nothing about the target.
 
-The target is a *granular cell*: a round outline with a bright membrane and a dark halo, filled with
+The target is a *granular cell*: a round contour with a bright membrane and a dark halo, filled with
 granules. Its mean brightness is exactly its surroundings'. What a threshold could hold on to is
 spoiled on purpose:
 
-- uneven light multiplies the whole picture, so no brightness means the same everywhere;
-- *ghosts* have the cell's outline, membrane and halo, but no granules: shape alone isn't enough;
+- uneven light multiplies the whole image, so no brightness means the same everywhere;
+- *ghosts* have the cell's contour, membrane and halo, but no granules: shape alone isn't enough;
 - *crystals* have the cell's granules inside straight edges: texture alone isn't enough;
 - *debris* and *fibres*, brighter or darker than everything else, lie on top and hide parts;
 - cells are often small (their radius is drawn on a logarithmic scale) and often touch;
-- some pictures hold no cell at all.
+- some images hold no cell at all.
 
-The truth goes on below debris and fibres, as an expert would draw it. Every picture has a random
-generator of its own, keyed by level, part and number: parts share no picture, and the first
-hundred pictures of a part are the same whether a hundred or a thousand are asked for.
+The truth goes on below debris and fibres, as an expert would draw it. Every image has a random
+generator of its own, keyed by level, part and number: parts share no image, and the first
+hundred images of a part are the same whether a hundred or a thousand are asked for.
 """
 
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ import labkit
 ndimage = labkit.lazy("scipy.ndimage")
 
 SIZE = 128
-"""Height and width of a picture, pixels."""
+"""Height and width of an image, pixels."""
 PARTS = ("train", "validation", "test")
 LevelName = Literal["easy", "standard", "hard"]
 
 
 @dataclass(frozen=True)
 class Level:
-    """How difficult the pictures are; pairs are the least and the most of something."""
+    """How difficult the images are; pairs are the least and the most of something."""
 
     cells: tuple[int, int]
     radius: tuple[float, float]
@@ -45,24 +45,24 @@ class Level:
     membrane: float
     """Height of the bright line around cells and ghosts."""
     grain: float
-    """Standard deviation of the ground's texture."""
+    """Standard deviation of the background's texture."""
     ghosts: tuple[int, int]
     crystals: tuple[int, int]
     debris: tuple[int, int]
     fibres: tuple[int, int]
     light: float
-    """Largest relative change of the light from the picture's middle to its border."""
+    """Largest relative change of the light from the image's middle to its border."""
     noise: float
     """Standard deviation of the camera's noise."""
     touching: float
     """Share of cells that are laid against another one, where there is one."""
     empty: float
-    """Share of pictures without any cell."""
+    """Share of images without any cell."""
 
 
 NONE = (0, 0)
 LEVELS: dict[str, Level] = {
-    # Bright cells on an even ground: one threshold finds them. It is here to show that.
+    # Bright cells on an even background: one threshold finds them. It is here to show that.
     "easy": Level(
         cells=(1, 3), radius=(8, 20), brightness=0.4, granules=0.03, membrane=0.0, grain=0.02,
         ghosts=NONE, crystals=NONE, debris=NONE, fibres=NONE,
@@ -83,12 +83,12 @@ LEVELS: dict[str, Level] = {
 
 @dataclass(frozen=True)
 class Scenes:
-    """Pictures with their truth, one row each."""
+    """Images with their truth, one row each."""
 
     images: np.ndarray
     """(n, 128, 128) uint8."""
     instances: np.ndarray
-    """(n, 128, 128) uint8: 0 for the ground, 1, 2, ... for the cells of that picture."""
+    """(n, 128, 128) uint8: 0 for the background, 1, 2, ... for the cells of that image."""
 
     @property
     def masks(self) -> np.ndarray:
@@ -97,7 +97,7 @@ class Scenes:
 
 
 def scenes(part: str, count: int, level: str = "standard") -> Scenes:
-    """The first `count` pictures of `part`: train, validation or test.
+    """The first `count` images of `part`: train, validation or test.
 
     Raises `ValueError` for another part or level.
     """
@@ -113,17 +113,17 @@ def scenes(part: str, count: int, level: str = "standard") -> Scenes:
 
 
 def scene(rng: np.random.Generator, level: Level) -> tuple[np.ndarray, np.ndarray]:
-    """One picture (128, 128) uint8 and its cells (128, 128) uint8, as in `Scenes`."""
+    """One image (128, 128) uint8 and its cells (128, 128) uint8, as in `Scenes`."""
     granules = level.granules * texture(rng, 1.0, 2.5)
     canvas = level.grain * texture(rng, 0.7, 3.0)  # zero on average; light and 0.5 come later
     instances = np.zeros((SIZE, SIZE), np.uint8)
 
     for _ in range(rng.integers(*level.ghosts, endpoint=True)):
-        outline = round_outline(rng, rng.uniform(8, SIZE - 8, 2), rng.uniform(6, 15))
-        draw_body(canvas, outline, canvas, level.membrane)
+        contour = round_contour(rng, rng.uniform(8, SIZE - 8, 2), rng.uniform(6, 15))
+        draw_body(canvas, contour, canvas, level.membrane)
     for _ in range(rng.integers(*level.crystals, endpoint=True)):
-        outline = straight_outline(rng, rng.uniform(8, SIZE - 8, 2), rng.uniform(6, 13))
-        draw_body(canvas, outline, granules)
+        contour = straight_contour(rng, rng.uniform(8, SIZE - 8, 2), rng.uniform(6, 13))
+        draw_body(canvas, contour, granules)
 
     wanted = 0 if rng.random() < level.empty else rng.integers(*level.cells, endpoint=True)
     placed: list[tuple[np.ndarray, float]] = []
@@ -131,17 +131,17 @@ def scene(rng: np.random.Generator, level: Level) -> tuple[np.ndarray, np.ndarra
         _place_cell(rng, level, canvas, granules, instances, placed)
 
     for _ in range(rng.integers(*level.debris, endpoint=True)):
-        outline = round_outline(rng, rng.uniform(0, SIZE, 2), rng.uniform(1.5, 5), wobble=0.25)
-        draw_body(canvas, outline, rng.choice([-1, 1]) * rng.uniform(0.15, 0.4))
+        contour = round_contour(rng, rng.uniform(0, SIZE, 2), rng.uniform(1.5, 5), wobble=0.25)
+        draw_body(canvas, contour, rng.choice([-1, 1]) * rng.uniform(0.15, 0.4))
     for _ in range(rng.integers(*level.fibres, endpoint=True)):
         _draw_fibre(rng, canvas)
 
-    picture = ndimage.gaussian_filter((0.5 + canvas) * uneven_light(rng, level.light), 0.5)
-    picture += rng.normal(0, level.noise, picture.shape)
-    return np.clip(255 * picture, 0, 255).astype(np.uint8), instances
+    image = ndimage.gaussian_filter((0.5 + canvas) * uneven_light(rng, level.light), 0.5)
+    image += rng.normal(0, level.noise, image.shape)
+    return np.clip(255 * image, 0, 255).astype(np.uint8), instances
 
 
-# --- Parts of a picture --------------------------------------------------------------------------
+# --- Parts of an image ---------------------------------------------------------------------------
 
 
 def texture(rng: np.random.Generator, fine: float, coarse: float) -> np.ndarray:
@@ -163,8 +163,8 @@ def uneven_light(rng: np.random.Generator, strength: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Outline:
-    """A closed curve in the picture, held as the part of the picture around it."""
+class Contour:
+    """A closed curve in the image, held as the part of the image around it."""
 
     window: tuple[slice, slice]
     """Rows and columns of the part that holds the curve and its halo."""
@@ -184,35 +184,35 @@ def _around(
     return window, down, right
 
 
-def round_outline(
+def round_contour(
     rng: np.random.Generator, centre: np.ndarray, radius: float, wobble: float = 0.08
-) -> Outline:
+) -> Contour:
     """An ellipse whose axes differ by up to 35 %, bent by up to `wobble` (a share of `radius`)."""
     window, down, right = _around(centre, radius)
     angle, stretch = rng.uniform(0, np.pi), np.sqrt(rng.uniform(1, 1.35))
     along = (down * np.sin(angle) + right * np.cos(angle)) / stretch
     across = (down * np.cos(angle) - right * np.sin(angle)) * stretch
     direction = np.arctan2(along, across)
-    border = radius
+    edge = radius
     for harmonic in (2, 3, 4):
         height = radius * wobble * rng.uniform(-1, 1) / (harmonic - 1)
-        border = border + height * np.cos(harmonic * direction + rng.uniform(0, 2 * np.pi))
-    return Outline(window, np.hypot(along, across) - border)
+        edge = edge + height * np.cos(harmonic * direction + rng.uniform(0, 2 * np.pi))
+    return Contour(window, np.hypot(along, across) - edge)
 
 
-def straight_outline(rng: np.random.Generator, centre: np.ndarray, radius: float) -> Outline:
+def straight_contour(rng: np.random.Generator, centre: np.ndarray, radius: float) -> Contour:
     """A triangle or a quadrangle with corners about `radius` from the centre."""
     window, down, right = _around(centre, radius)
     sides = rng.integers(3, 5)
     angles = rng.uniform(0, np.pi) + 2 * np.pi * np.arange(sides) / sides
     depths = radius * np.cos(np.pi / sides) * rng.uniform(0.8, 1.1, sides)
     edges = [down * np.sin(a) + right * np.cos(a) - d for a, d in zip(angles, depths, strict=True)]
-    return Outline(window, np.max(edges, axis=0))
+    return Contour(window, np.max(edges, axis=0))
 
 
 def draw_body(
     canvas: np.ndarray,
-    outline: Outline,
+    contour: Contour,
     filling: np.ndarray | float,
     membrane: float = 0.0,
     free: np.ndarray | bool = True,
@@ -221,9 +221,10 @@ def draw_body(
     """Draw a body onto `canvas` (128, 128), in place, where `free` (of the window) allows it.
 
     `filling` is (128, 128) or one value. With a `membrane` the body has a bright line on its
-    outline, a dark halo around it, and a mean over its pixels of `brightness` above the ground's.
+    contour, a dark halo around it, and a mean over its pixels of `brightness` above the
+    background's.
     """
-    window, distance = outline.window, outline.distance
+    window, distance = contour.window, contour.distance
     inside = np.clip(0.5 - distance, 0, 1)  # soft over one pixel
     body = np.broadcast_to(filling, canvas.shape)[window]
     pixels = distance < 0
@@ -255,14 +256,14 @@ def _place_cell(
             centre = rng.uniform(4, SIZE - 4, 2)
         if not (centre.min() > 2 and centre.max() < SIZE - 2):
             continue
-        outline = round_outline(rng, centre, radius)
-        taken = instances[outline.window]
-        pixels, free = outline.distance < 0, taken == 0
+        contour = round_contour(rng, centre, radius)
+        taken = instances[contour.window]
+        pixels, free = contour.distance < 0, taken == 0
         if (pixels & ~free).sum() > 0.15 * pixels.sum():
             continue
-        draw_body(canvas, outline, granules, level.membrane, free, level.brightness)
+        draw_body(canvas, contour, granules, level.membrane, free, level.brightness)
         placed.append((centre, radius))
-        taken[pixels & free] = len(placed)  # a view: the picture's own map
+        taken[pixels & free] = len(placed)  # a view: the image's own map
         return
 
 

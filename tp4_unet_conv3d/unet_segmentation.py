@@ -11,8 +11,10 @@ README.md has the exact figures with their spread and times on two cores. Add --
 after a crash.
 
 References: Ronneberger, Fischer and Brox (MICCAI 2015) for the U-Net; `scenes.py` describes the
-simulated pictures, `mri.py` the real ones, `metrics.py` the rule for empty masks.
+simulated images, `mri.py` the real ones, `metrics.py` the rule for empty masks.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +37,7 @@ BATCH_SIZE = 16
 PEAK_RATE = 3e-3
 """Adam's learning rate after the first tenth of the training; it then falls to 0 as a cosine."""
 TARGET_DICE = 0.8
-"""Of validation pictures; how soon a training reaches it is logged."""
+"""Of validation images; how soon a training reaches it is logged."""
 COUNTS = {"train": 1000, "validation": 200, "test": 300}
 SMOKE_COUNTS = {"train": 48, "validation": 16, "test": 16}
 KEEP_EMPTY_SLICES = 0.5
@@ -55,13 +57,13 @@ class Config:
     loss: Literal["bce", "dice", "bce+dice", "tversky", "focal"] = "bce+dice"
     """See losses.py."""
     epochs: int | None = None
-    """Passes over the training pictures, 1 or more; if not given 12, on MRI 30."""
+    """Passes over the training images, 1 or more; if not given 12, on MRI 30."""
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     """Training arithmetic; auto: the machine's faster one."""
     seed: int = 0
-    """Seed of weights, order and augmentation; never of the pictures or the split."""
+    """Seed of weights, order and augmentation; never of the images or the split."""
     smoke: bool = False
-    """One epoch of a narrow network on few pictures, to see that everything runs."""
+    """One epoch of a narrow network on few images, to see that everything runs."""
     resume: bool = False
     """Go on with the last interrupted training of the same settings, code and data."""
 
@@ -75,14 +77,14 @@ class Config:
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures and masks, one row each; those of a group count as one volume when scored."""
+    """Images and masks, one row each; those of a group count as one volume when scored."""
 
     inputs: np.ndarray
     """(n, 128, 128, 1) float32."""
     instances: np.ndarray
-    """(n, 128, 128) uint8: 0 for the ground, then the number of the object."""
+    """(n, 128, 128) uint8: 0 for the background, then the number of the object."""
     groups: np.ndarray
-    """(n,) int from 0: the picture itself, or the patient."""
+    """(n,) int from 0: the image itself, or the patient."""
 
     @property
     def masks(self) -> np.ndarray:
@@ -90,7 +92,7 @@ class Part:
         return self.instances > 0
 
     @property
-    def pictures(self) -> np.ndarray:
+    def images(self) -> np.ndarray:
         """(n, 128, 128) float32, to look at and for the floors."""
         return self.inputs[..., 0]
 
@@ -120,7 +122,7 @@ def load(config: Config) -> tuple[dict[str, Part], str]:
 
 
 def compile_model(
-    model: "keras.Model", loss: str, optimizer: "keras.optimizers.Optimizer | str"
+    model: keras.Model, loss: str, optimizer: keras.optimizers.Optimizer | str
 ) -> None:
     """Give `model` its loss and the hard metrics at 0.5: dice, iou, val_dice, val_iou."""
     from tp4_unet_conv3d.losses import LOSSES
@@ -130,7 +132,7 @@ def compile_model(
 
 
 def train(
-    model: "keras.Model",
+    model: keras.Model,
     config: Config,
     training: Part,
     validation: Part,
@@ -168,7 +170,7 @@ def train(
     )  # fmt: skip
 
 
-def restored(best: Path, config: Config) -> "keras.Model":
+def restored(best: Path, config: Config) -> keras.Model:
     """The weights in the file `best` in a float32 network.
 
     So evaluation doesn't depend on the precision. It is compiled, so that `evaluate()` works on the
@@ -198,38 +200,38 @@ def convergence(history: dict[str, list[float]]) -> dict[str, float]:
 # --- Evaluation ----------------------------------------------------------------------------------
 
 
-def probabilities_of(model: "keras.Model", inputs: np.ndarray) -> np.ndarray:
+def probabilities_of(model: keras.Model, inputs: np.ndarray) -> np.ndarray:
     """(n, 128, 128, 1) to (n, 128, 128) probabilities of the target."""
     return model.predict(inputs, batch_size=32, verbose=0)[..., 0]
 
 
 def score(probabilities: np.ndarray, part: Part, threshold: float) -> dict[str, float]:
-    """Everything that is measured of answers (n, 128, 128) cut at `threshold`.
+    """Everything that is measured of probabilities (n, 128, 128) cut at `threshold`.
 
-    `dice` and `iou` are means over pictures, or over patients on MRI, of those with a target.
+    `dice` and `iou` are means over images, or over patients on MRI, of those with a target.
     """
-    masks, answer = part.masks, probabilities > threshold
-    dice, iou = measures.overlap(answer, masks, part.groups)
+    masks, predicted = part.masks, probabilities > threshold
+    dice, iou = measures.overlap(predicted, masks, part.groups)
     low, high = measures.bootstrap_interval(dice)
-    kept, empty = measures.kept_empty(answer, masks)
-    found = measures.objects(answer, part.instances)
-    both = 2 * (answer & masks).sum()
-    distances = measures.hausdorff(answer, masks)
+    kept, empty = measures.kept_empty(predicted, masks)
+    found = measures.objects(predicted, part.instances)
+    both = 2 * (predicted & masks).sum()
+    distances = measures.hausdorff(predicted, masks)
     metrics = {
         "dice": np.nanmean(dice),
         "dice_low": low,
         "dice_high": high,
         "iou": np.nanmean(iou),
         "dice_worst": np.nanmin(dice),
-        "dice_all_pixels": both / max(1, answer.sum() + masks.sum()),  # flattened over all
-        "picture_dice": np.nanmean(measures.overlap(answer, masks)[0]),
-        "boundary_f1": np.nanmean(measures.boundary_f1(answer, masks)),
+        "dice_all_pixels": both / max(1, predicted.sum() + masks.sum()),  # flattened over all
+        "image_dice": np.nanmean(measures.overlap(predicted, masks)[0]),
+        "boundary_f1": np.nanmean(measures.boundary_f1(predicted, masks)),
         "objects": len(found.area),
         "objects_missed": found.missed()[0],
         "small_objects": found.missed(measures.SMALL_AREA)[1],
         "small_objects_missed": found.missed(measures.SMALL_AREA)[0],
-        "empty_pictures": empty,
-        "empty_pictures_kept_empty": kept,
+        "empty_images": empty,
+        "empty_images_kept_empty": kept,
     }
     if np.isfinite(distances).any():
         metrics["hd95"] = np.nanmean(distances)
@@ -247,8 +249,8 @@ def floors(parts: dict[str, Part]) -> tuple[dict[str, float], dict[str, np.ndarr
     validation, test = parts["validation"], parts["test"]
     masks = floor_masks(
         parts["train"].masks,
-        (validation.pictures, validation.masks, validation.groups),
-        test.pictures,
+        (validation.images, validation.masks, validation.groups),
+        test.images,
     )
     dice = {
         f"floor_{name}": float(np.nanmean(measures.overlap(mask, test.masks, test.groups)[0]))
@@ -260,33 +262,33 @@ def floors(parts: dict[str, Part]) -> tuple[dict[str, float], dict[str, np.ndarr
 # --- Figures, report, main -----------------------------------------------------------------------
 
 
-def grey(pictures: np.ndarray) -> np.ndarray:
-    """(n, h, w) of any range to 0..1, each picture from its 1st to its 99.5th percentile."""
-    low, high = np.percentile(pictures, [1, 99.5], axis=(1, 2), keepdims=True)
-    return np.clip((pictures - low) / np.maximum(high - low, 1e-6), 0, 1)
+def grey(images: np.ndarray) -> np.ndarray:
+    """(n, h, w) of any range to 0..1, each image from its 1st to its 99.5th percentile."""
+    low, high = np.percentile(images, [1, 99.5], axis=(1, 2), keepdims=True)
+    return np.clip((images - low) / np.maximum(high - low, 1e-6), 0, 1)
 
 
-def overlay(pictures: np.ndarray, answers: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Pictures (n, h, w) in 0..1 with right, missed and false pixels coloured: (n, h, w, 3)."""
-    shown = np.repeat(pictures[..., None], 3, axis=-1).astype(np.float32)
+def overlay(images: np.ndarray, predicted: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Images (n, h, w) in 0..1 with right, missed and false pixels coloured: (n, h, w, 3)."""
+    shown = np.repeat(images[..., None], 3, axis=-1).astype(np.float32)
     for pixels, colour in (
-        (answers & masks, (0.0, 0.72, 0.53)),  # green: right
-        (~answers & masks, (0.95, 0.65, 0.0)),  # orange: missed
-        (answers & ~masks, (0.86, 0.15, 0.5)),  # magenta: false alarm
+        (predicted & masks, (0.0, 0.72, 0.53)),  # green: right
+        (~predicted & masks, (0.95, 0.65, 0.0)),  # orange: missed
+        (predicted & ~masks, (0.86, 0.15, 0.5)),  # magenta: false alarm
     ):
         shown[pixels] = 0.5 * shown[pixels] + 0.5 * np.array(colour, np.float32)
     return shown
 
 
 def overlay_figure(
-    part: Part, answers: dict[str, np.ndarray], chosen: Sequence[int], titles: Sequence[str]
-) -> "figures.Figure":
-    """The `chosen` pictures, a column each: the picture, then each of `answers` on top of it."""
+    part: Part, predictions: dict[str, np.ndarray], chosen: Sequence[int], titles: Sequence[str]
+) -> figures.Figure:
+    """The `chosen` images, a column each: the image, then each of `predictions` on top of it."""
     index = np.asarray(chosen)
-    pictures = grey(part.pictures[index])
-    rows = {"picture": np.repeat(pictures[..., None], 3, axis=-1)} | {
-        name: overlay(pictures, answer[index], part.masks[index])
-        for name, answer in answers.items()
+    greys = grey(part.images[index])
+    rows = {"image": np.repeat(greys[..., None], 3, axis=-1)} | {
+        name: overlay(greys, prediction[index], part.masks[index])
+        for name, prediction in predictions.items()
     }
     size = (1.55 * len(index) + 0.3, 1.6 * len(rows) + 0.5)
     figure, axes = figures.subplots(len(rows), len(index), size=size)
@@ -311,8 +313,8 @@ def show(metrics: dict[str, float], unit: str) -> dict[str, float]:
         f"validation; with mirror images averaged {metrics['dice_mirrored']:.4f}\n"
         f"  missed objects: {metrics['objects_missed']:.0f} of {metrics['objects']:.0f}, of the "
         f"small ones {metrics['small_objects_missed']:.0f} of {metrics['small_objects']:.0f}\n"
-        f"  pictures without target: {metrics['empty_pictures_kept_empty']:.0f} of "
-        f"{metrics['empty_pictures']:.0f} stayed empty"
+        f"  images without target: {metrics['empty_images_kept_empty']:.0f} of "
+        f"{metrics['empty_images']:.0f} stayed empty"
     )
     for name, value in metrics.items():
         if name.startswith("floor_"):
@@ -325,8 +327,8 @@ def report(name: str, source: str, unit: str, metrics: dict[str, float]) -> str:
     rows = "\n".join(f"| {key} | {value:.4f} |" for key, value in metrics.items())
     return (
         f"# {name}\n\nData: {source}.\n\n| metric | value |\n| --- | --- |\n{rows}\n\nEpoch and "
-        f"threshold were chosen on validation pictures; the test pictures were scored once. Dice "
-        f"and IoU are means over {unit}s with a target; pictures without one are counted apart.\n"
+        f"threshold were chosen on validation images; the test images were scored once. Dice "
+        f"and IoU are means over {unit}s with a target; images without one are counted apart.\n"
     )
 
 
@@ -335,7 +337,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     config = labkit.parse(Config, argv)
     labkit.prepare(config.seed)  # before anything imports Keras
     real = config.data == "real"
-    unit = "patient" if real else "picture"
+    unit = "patient" if real else "image"
     parts, source = load(config)
     config = replace(
         config,
@@ -361,14 +363,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         metrics["parameters"] = twin.count_params()
 
         validation, test = parts["validation"], parts["test"]
-        answers = probabilities_of(twin, validation.inputs)
-        threshold = measures.choose_threshold(answers, validation.masks, validation.groups)
+        probabilities = probabilities_of(twin, validation.inputs)
+        threshold = measures.choose_threshold(probabilities, validation.masks, validation.groups)
         metrics["threshold"] = threshold
-        metrics["validation_dice"] = score(answers, validation, threshold)["dice"]
-        answers = probabilities_of(twin, test.inputs)  # the one time that test is looked at
-        metrics |= score(answers, test, threshold)
+        metrics["validation_dice"] = score(probabilities, validation, threshold)["dice"]
+        probabilities = probabilities_of(twin, test.inputs)  # the one time that test is looked at
+        metrics |= score(probabilities, test, threshold)
         mirrored = probabilities_of(twin, test.inputs[:, :, ::-1])[:, :, ::-1]
-        both = (answers + mirrored) / 2 > threshold
+        both = (probabilities + mirrored) / 2 > threshold
         metrics["dice_mirrored"] = np.nanmean(measures.overlap(both, test.masks, test.groups)[0])
         floor_dice, floor_masks = floors(parts)
         metrics |= floor_dice
@@ -378,7 +380,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             "learning_curves", figures.learning_curves(run.history, ["loss", "dice", "iou"])
         )
         rows = {floor: floor_masks[floor] for floor in ("threshold", "otsu", "local_contrast")}
-        rows["U-Net"] = answers > threshold
+        rows["U-Net"] = probabilities > threshold
         chosen = np.linspace(0, len(test.inputs) - 1, 8).astype(int)
         titles = [f"test #{index}" for index in chosen]
         run.save_figure("overlays", overlay_figure(test, rows, chosen, titles))

@@ -15,6 +15,8 @@ README.md has the figures and the time on two cores.
 References: Ronneberger et al. (MICCAI 2015), Çiçek et al. (MICCAI 2016) for the 3-D U-Net.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -130,7 +132,7 @@ def load(data: labkit.DataChoice, smoke: bool) -> tuple[dict[str, Volumes], str]
 # --- Training ------------------------------------------------------------------------------------
 
 
-def build(trial: Trial, shape: tuple[int, int, int]) -> "keras.Model":
+def build(trial: Trial, shape: tuple[int, int, int]) -> keras.Model:
     """The trial's network, with fresh weights of its seed."""
     labkit.prepare(trial.seed)
     width = min(2, trial.width) if trial.smoke else trial.width
@@ -138,8 +140,8 @@ def build(trial: Trial, shape: tuple[int, int, int]) -> "keras.Model":
 
 
 def train(
-    model: "keras.Model", trial: Trial, parts: dict[str, Volumes], run: labkit.Run
-) -> "keras.Model":
+    model: keras.Model, trial: Trial, parts: dict[str, Volumes], run: labkit.Run
+) -> keras.Model:
     """Fit `model`; return it with the weights of the best validation Dice."""
     training, validation = parts["train"], parts["validation"]
     sequence = augmentation.SegmentationBatches(
@@ -171,21 +173,21 @@ def train(
     return model
 
 
-def probabilities_of(model: "keras.Model", part: Volumes, batch_size: int) -> np.ndarray:
+def probabilities_of(model: keras.Model, part: Volumes, batch_size: int) -> np.ndarray:
     """(n d, h, w) probabilities of the target."""
     found = model.predict(part.inputs, batch_size=batch_size, verbose=0)
     return found.reshape(-1, *found.shape[2:4])
 
 
 def score(probabilities: np.ndarray, slices: Part, threshold: float) -> dict[str, float]:
-    """Dice and IoU of volumes, and what slices don't show: outlines and empty slices."""
-    answer, masks = probabilities > threshold, slices.masks
-    dice, iou = measures.overlap(answer, masks, slices.groups)
+    """Dice and IoU of volumes, and what slices don't show: contours and empty slices."""
+    predicted, masks = probabilities > threshold, slices.masks
+    dice, iou = measures.overlap(predicted, masks, slices.groups)
     low, high = measures.bootstrap_interval(dice)
-    kept, empty = measures.kept_empty(answer, masks)
+    kept, empty = measures.kept_empty(predicted, masks)
     metrics = {
         "dice": np.nanmean(dice), "dice_low": low, "dice_high": high, "iou": np.nanmean(iou),
-        "boundary_f1": np.nanmean(measures.boundary_f1(answer, masks)),
+        "boundary_f1": np.nanmean(measures.boundary_f1(predicted, masks)),
         "empty_slices": empty, "empty_slices_kept_empty": kept,
     }  # fmt: skip
     return {name: float(value) for name, value in metrics.items()}
@@ -201,16 +203,16 @@ def run_trial(parent: str, trial: Trial) -> dict:
             train(model, trial, parts, run)
             metrics = {"train_seconds": run.history["seconds"][-1], **convergence(run.history)}
             metrics["parameters"] = model.count_params()
-            metrics["gigaflop_a_volume"] = forward_flops(model) / 1e9
+            metrics["gigaflop_per_volume"] = forward_flops(model) / 1e9
             validation, test = parts["validation"].slices(), parts["test"].slices()
-            chances = probabilities_of(model, parts["validation"], trial.batch_size)
+            probabilities = probabilities_of(model, parts["validation"], trial.batch_size)
             metrics["threshold"] = measures.choose_threshold(
-                chances, validation.masks, validation.groups
+                probabilities, validation.masks, validation.groups
             )
             metrics["validation_dice"] = max(run.history["val_dice"])
-            chances = probabilities_of(model, parts["test"], trial.batch_size)
-            run.log_metrics(metrics | score(chances, test, metrics["threshold"]))
-            np.save(run.folder / "answers.npy", np.packbits(chances > metrics["threshold"]))
+            probabilities = probabilities_of(model, parts["test"], trial.batch_size)
+            run.log_metrics(metrics | score(probabilities, test, metrics["threshold"]))
+            np.save(run.folder / "answers.npy", np.packbits(probabilities > metrics["threshold"]))
             model.save(run.folder / "model.keras")
     packed = np.load(run.folder / "answers.npy")
     masks = parts["test"].slices().masks
@@ -218,7 +220,7 @@ def run_trial(parent: str, trial: Trial) -> dict:
         "network": trial.network,
         "metrics": run.metrics,
         "history": run.history,
-        "answers": np.unpackbits(packed, count=masks.size).reshape(masks.shape).astype(bool),
+        "predictions": np.unpackbits(packed, count=masks.size).reshape(masks.shape).astype(bool),
     }
 
 
@@ -258,7 +260,7 @@ def conclusions(outcomes: list[dict]) -> list[str]:
     return found
 
 
-def curves_figure(outcomes: list[dict]) -> "figures.Figure":
+def curves_figure(outcomes: list[dict]) -> figures.Figure:
     """Validation Dice of every training, against epochs and against seconds."""
     figure, axes = figures.subplots(1, 2, size=(11, 4.2))
     for place, network in enumerate(NETWORKS):
@@ -277,15 +279,15 @@ def curves_figure(outcomes: list[dict]) -> "figures.Figure":
     return figure
 
 
-def answers_figure(outcomes: list[dict], test: Part, depth: int) -> "figures.Figure":
-    """Slices of the first two test volumes: truth, and both networks' answers of one seed."""
+def predictions_figure(outcomes: list[dict], test: Part, depth: int) -> figures.Figure:
+    """Slices of the first two test volumes: truth, and both networks' predictions of one seed."""
     depths = np.linspace(0.2, 0.8, 5) * depth
     chosen = np.concatenate([depths.astype(int), depth + depths.astype(int)])
-    answers = {"truth": test.masks}
+    predictions = {"truth": test.masks}
     for outcome in outcomes:
-        answers.setdefault(outcome["network"], outcome["answers"])
+        predictions.setdefault(outcome["network"], outcome["predictions"])
     titles = [f"volume {index // depth}\nslice {index % depth}" for index in chosen]
-    return overlay_figure(test, answers, chosen, titles)
+    return overlay_figure(test, predictions, chosen, titles)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
@@ -317,7 +319,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         }
         run.save_figure("curves", curves_figure(outcomes))
         run.save_figure(
-            "answers", answers_figure(outcomes, slices["test"], parts["test"].masks.shape[1])
+            "answers", predictions_figure(outcomes, slices["test"], parts["test"].masks.shape[1])
         )
         found = conclusions(outcomes)
         text = (

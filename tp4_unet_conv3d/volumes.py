@@ -13,6 +13,8 @@ handedness is the label. Three facts about the generator make it a task for thre
 For segmentation (`tubes`) the same volumes come with the mask of the tube.
 """
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass, replace
 
@@ -71,7 +73,7 @@ class Scene:
     noise: np.ndarray
     """(32, 32, 32) float32, added to all."""
 
-    def mirrored(self) -> "Scene":
+    def mirrored(self) -> Scene:
         """The same scene behind a mirror along depth: the same slices, in reverse order."""
         flip = np.ones(8)
         flip[[0, 3]] = -1

@@ -22,7 +22,8 @@ def masked_softmax(scores: Any, mask: Any = None) -> Any:
 
     `scores` is (..., T); `mask` is boolean and broadcasts to it. A row without any True gets 0
     everywhere. Keras' own layers add a large negative number instead, which leaves such a row with
-    equal weights on its padding. Computed in float32 at least: half precision has no such number.
+    uniform attention on its padding. Computed in float32 at least: half precision has no such
+    number.
     """
     scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
     if mask is None:

@@ -19,6 +19,8 @@ References: Bahdanau et al. (ICLR 2015), Vaswani et al. (NeurIPS 2017), Jain and
 2019) on what weights over recurrent states do not say.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,7 +87,7 @@ class Config:
                 "--data real: the sentences are generated, so that it is known what decides"
             )
 
-    def trials(self) -> list["Trial"]:
+    def trials(self) -> list[Trial]:
         """The trainings, seed by seed."""
         lengths = {LENGTH: ("gru", "attention_pairs"), 20: ("gru",)} if self.smoke else LENGTHS
         return [
@@ -126,7 +128,7 @@ def sentences(task: TaskName, length: int, smoke: bool) -> dict[str, Sentences]:
 # --- Training ------------------------------------------------------------------------------------
 
 
-def train(trial: Trial, parts: dict[str, Sentences], run: labkit.Run) -> "keras.Model":
+def train(trial: Trial, parts: dict[str, Sentences], run: labkit.Run) -> keras.Model:
     """Train the trial's network with Adam; the weights of the lowest validation loss."""
     labkit.prepare(trial.seed)
     build = models.BUILDERS[trial.network]
@@ -161,11 +163,11 @@ def train(trial: Trial, parts: dict[str, Sentences], run: labkit.Run) -> "keras.
     return model
 
 
-def score(model: "keras.Model", part: Sentences) -> dict[str, float]:
+def score(model: keras.Model, part: Sentences) -> dict[str, float]:
     """Accuracy; with attention its recall, entropy in nats and largest weight on padding.
 
-    `attention_recall` is the weight on the deciding words, the mean over sentences; equal weights
-    have `uniform_recall`.
+    `attention_recall` is the weight on the deciding words, the mean over sentences; uniform
+    attention has `uniform_recall`.
     """
     found = model.predict(part.tokens, batch_size=500, verbose=0)
     metrics = {"accuracy": np.mean(found["label"].argmax(axis=1) == part.labels)}
@@ -194,8 +196,8 @@ def run_trial(parent: str, trial: Trial) -> dict:
                 found = score(model, parts[part])
                 metrics |= {f"{part}_{key}": value for key, value in found.items()}
             run.log_metrics(metrics)
-            answer = model.predict(parts["test"].tokens[:EXAMPLES], verbose=0)
-            run.save_text("examples.json", json.dumps(answer.get("weights", np.empty(0)).tolist()))
+            outputs = model.predict(parts["test"].tokens[:EXAMPLES], verbose=0)
+            run.save_text("examples.json", json.dumps(outputs.get("weights", np.empty(0)).tolist()))
             model.save(run.folder / "model.keras")
     return {
         "task": trial.task,
@@ -213,7 +215,7 @@ def run_trial(parent: str, trial: Trial) -> dict:
 
 
 def floors(outcomes: list[dict], smoke: bool) -> dict[str, float]:
-    """Test accuracy of the most frequent label, and recall of equal weights, of each task."""
+    """Test accuracy of the most frequent label, and recall of uniform attention, of each task."""
     found = {}
     for task, length in dict.fromkeys((each["task"], each["length"]) for each in outcomes):
         parts = sentences(task, length, smoke)
@@ -221,7 +223,7 @@ def floors(outcomes: list[dict], smoke: bool) -> dict[str, float]:
         test = parts["test"]
         found[f"floor_majority_{task}{length}"] = float(np.mean(test.labels == majority))
         uniform = test.deciding.sum(axis=1) / (test.tokens > 0).sum(axis=1)
-        found[f"floor_equal_weights_{task}{length}"] = float(uniform.mean())
+        found[f"floor_uniform_attention_{task}{length}"] = float(uniform.mean())
     return found
 
 

@@ -5,6 +5,8 @@ weights of a few test sentences. A *series* holds a metric's values over the see
 as `gru_marked50/test_accuracy`.
 """
 
+from __future__ import annotations
+
 import math
 import re
 
@@ -15,9 +17,7 @@ from labkit.results import in_words
 from tp5_seq2seq_attention.grammar import Sentences, TaskName, labels_of
 
 
-def heat_figure(
-    task: TaskName, part: Sentences, weights: dict[str, np.ndarray]
-) -> "figures.Figure":
+def heat_figure(task: TaskName, part: Sentences, weights: dict[str, np.ndarray]) -> figures.Figure:
     """Weights of the first sentences of `part`, a row a network; deciding words are framed.
 
     `weights` holds (sentences, T) for each network. Each row has a colour scale of its own: the
@@ -45,7 +45,7 @@ def heat_figure(
     return figure
 
 
-def curves_figure(outcomes: list[dict]) -> "figures.Figure":
+def curves_figure(outcomes: list[dict]) -> figures.Figure:
     """Validation accuracy after each epoch, mean over seeds, a panel for each length."""
     lengths = sorted({outcome["length"] for outcome in outcomes})
     networks = list(dict.fromkeys(outcome["network"] for outcome in outcomes))
@@ -68,7 +68,7 @@ def curves_figure(outcomes: list[dict]) -> "figures.Figure":
     return figure
 
 
-def length_figure(outcomes: list[dict]) -> "figures.Figure":
+def length_figure(outcomes: list[dict]) -> figures.Figure:
     """Test accuracy and attention recall of each seed against the sentences' length, and means."""
     figure, axes = figures.subplots(1, 2, size=(10, 4))
     networks = list(dict.fromkeys(outcome["network"] for outcome in outcomes))
@@ -105,9 +105,10 @@ def table(series: dict[str, list[float]], floors: dict[str, float]) -> str:
     lines.append("| --- | --- | --- | --- | --- | --- |")
     names = list(dict.fromkeys(name.partition("/")[0] for name in series))
     for task in dict.fromkeys(_task_and_network(name)[0] for name in names):
-        accuracy, recall = floors[f"floor_majority_{task}"], floors[f"floor_equal_weights_{task}"]
+        accuracy = floors[f"floor_majority_{task}"]
+        recall = floors[f"floor_uniform_attention_{task}"]
         lines.append(
-            f"| {task} | floor: majority, equal weights | {accuracy:.3f} | {recall:.3f} | | |"
+            f"| {task} | floor: majority, uniform attention | {accuracy:.3f} | {recall:.3f} | | |"
         )
         for name in names:
             if _task_and_network(name)[0] != task:

@@ -6,6 +6,8 @@ diag(a) - a a' vanishes. Divided by sqrt(d_k) they have variance 1 at every widt
 NeurIPS 2017, section 3.2.1 and its footnote 4).
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from labkit import figures
@@ -45,7 +47,7 @@ def measure_scale(widths: tuple[int, ...] = WIDTHS) -> dict[str, float]:
     }
 
 
-def scale_figure(measured: dict[str, float], widths: tuple[int, ...] = WIDTHS) -> "figures.Figure":
+def scale_figure(measured: dict[str, float], widths: tuple[int, ...] = WIDTHS) -> figures.Figure:
     """Gradient and largest weight against the width, with and without the scale."""
     figure, axes = figures.subplots(1, 2, size=(10, 4))
     for name, axis in zip(("gradient", "largest"), axes, strict=True):

@@ -10,6 +10,8 @@ networks: accuracy and recall from the saved files, and what happens when the wo
 as many others, are replaced by fillers: the test of an explanation.
 """
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Sequence
@@ -86,17 +88,17 @@ def by_channel(forecast: np.ndarray, series: Series) -> dict[str, float]:
     }
 
 
-def forgetting(forecaster: "keras.Model", series: Series) -> dict[int, float]:
+def forgetting(forecaster: keras.Model, series: Series) -> dict[int, float]:
     """Test mean squared error when all but the last steps of the history are made flat.
 
     Keys are the number of steps that are left; the rest repeats the first of them. It shows how far
     back the forecaster uses what it is given.
     """
     test = series.parts["test"]
-    whole = test.whole[:: max(1, len(test.whole) // 400)]  # a few hundred windows suffice
+    windows = test.windows[:: max(1, len(test.windows) // 400)]  # a few hundred windows suffice
     look_back, found = test.look_back, {}
     for kept in sorted({look_back, *(look_back * share // 8 for share in (1, 2, 4, 6))}):
-        changed = whole.copy()
+        changed = windows.copy()
         start = look_back - kept
         changed[..., :start] = changed[..., start : start + 1]
         forecast, _ = free_running(forecaster, Windows(changed, look_back))
@@ -105,7 +107,7 @@ def forgetting(forecaster: "keras.Model", series: Series) -> dict[int, float]:
     return found
 
 
-def milliseconds(forecaster: "keras.Model", history: np.ndarray, repeats: int = 10) -> float:
+def milliseconds(forecaster: keras.Model, history: np.ndarray, repeats: int = 10) -> float:
     """Median time of one window's forecast, the first call left out."""
     seconds = []
     for _ in range(repeats + 1):
@@ -117,7 +119,7 @@ def milliseconds(forecaster: "keras.Model", history: np.ndarray, repeats: int = 
 
 def channels_figure(
     errors: dict[str, float], floor: dict[str, float], forgotten: dict[int, float]
-) -> "figures.Figure":
+) -> figures.Figure:
     """Error of each channel beside ridge's, and error against the length of the history."""
     figure, (left, right) = figures.subplots(1, 2, size=(11, 4))
     places = np.arange(len(errors))
@@ -149,19 +151,19 @@ def examine_forecaster(config: Config) -> dict[str, float]:
         forgotten = forgetting(forecaster, series)
         metrics |= errors | {f"floor_ridge_{key}": value for key, value in floor.items()}
         metrics |= {f"mse_of_last_{kept}": value for kept, value in forgotten.items()}
-        metrics["ms_one_window"] = milliseconds(forecaster, series.parts["test"].history)
+        metrics["ms_per_window"] = milliseconds(forecaster, series.parts["test"].history)
         run.log_metrics(metrics)
         run.save_figure("channels", channels_figure(errors, floor, forgotten))
         run.save_figure("error_by_step", drawings.errors_figure(series, arrays))
         run.save_figure("forecasts", drawings.forecasts_figure(series, arrays))
         lines = [
             f"Test error, free-running: MSE {metrics['mse']:.4f}, MAE {metrics['mae']:.4f} "
-            f"({series.source}, {len(series.parts['test'].whole)} windows)",
+            f"({series.source}, {len(series.parts['test'].windows)} windows)",
             *(
                 f"  floor, {key.removeprefix('floor_').replace('_', ' ')}: {value:.4f}"
                 for key, value in metrics.items()
                 if key
-                in ("floor_repeat_last", "floor_seasonal_naive", "floor_ridge", "floor_noise")
+                in ("floor_persistence", "floor_seasonal_naive", "floor_ridge", "floor_noise")
             ),
             *(
                 f"  published, {key}: {value:.3f}"
@@ -175,7 +177,7 @@ def examine_forecaster(config: Config) -> dict[str, float]:
             ),
             "MSE with only the last steps of the history: "
             + ", ".join(f"{kept}: {value:.4f}" for kept, value in forgotten.items()),
-            f"One window: {metrics['ms_one_window']:.1f} ms",
+            f"One window: {metrics['ms_per_window']:.1f} ms",
         ]
         _conclude(run, name, lines)
     return run.metrics
@@ -199,7 +201,7 @@ def most_attended(weights: np.ndarray, count: int) -> np.ndarray:
 
 
 def examine_network(
-    model: "keras.Model", part: Sentences, rng: np.random.Generator
+    model: keras.Model, part: Sentences, rng: np.random.Generator
 ) -> dict[str, float]:
     """Test figures, and accuracy when words are erased: deciding, as many others, most attended."""
     metrics = score(model, part)

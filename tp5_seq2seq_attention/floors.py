@@ -23,11 +23,11 @@ PUBLISHED = {  # mean squared error on ETTh1, horizons 96, 192, 336 and 720
 PatchTST after the loader's mistake of leaving out the last test batch was mended (FITS)."""
 HORIZONS = (96, 192, 336, 720)
 SHORTER = 336
-"""Known steps of a second ridge floor where the network knows more: two weeks of hours, as for many
-of the published figures."""
+"""History steps of a second ridge floor where the network has more: two weeks of hours, as for
+many of the published figures."""
 
 
-def repeat_last(history: np.ndarray, horizon: int) -> np.ndarray:
+def persistence(history: np.ndarray, horizon: int) -> np.ndarray:
     """The last known value, again and again."""
     return np.repeat(history[..., -1:], horizon, axis=-1)
 
@@ -39,7 +39,7 @@ def seasonal_naive(history: np.ndarray, horizon: int, period: int) -> np.ndarray
 
 @dataclass(frozen=True)
 class Ridge:
-    """One linear map from known to future values, the same for every channel."""
+    """One linear map from the history to the future, the same for every channel."""
 
     weights: np.ndarray
     """(look_back, horizon)."""
@@ -86,7 +86,7 @@ def choose_ridge(train, validation, anchored: bool) -> tuple[Ridge, float]:
 
 
 def choose_period(validation) -> int:
-    """The lag, 2 or more and no longer than the known part, of the best seasonal naive forecast."""
+    """The lag, 2 or more and no longer than the history, of the best seasonal naive forecast."""
     history, future = validation.history, validation.future
     return min(
         range(2, history.shape[-1] + 1),
@@ -104,15 +104,15 @@ def floor_forecasts(
     examined, horizon = parts[part], parts[part].future.shape[-1]
     lag = period or choose_period(parts["validation"])
     found = {
-        "repeat_last": repeat_last(examined.history, horizon),
+        "persistence": persistence(examined.history, horizon),
         "seasonal_naive": seasonal_naive(examined.history, horizon, lag),
     }
-    known = examined.look_back
-    for look_back in (known, SHORTER) if known > SHORTER else (known,):
+    full = examined.look_back
+    for look_back in (full, SHORTER) if full > SHORTER else (full,):
         training, validation, shown = (
             each.shortened(look_back) for each in (parts["train"], parts["validation"], examined)
         )
         ridge, _ = choose_ridge(training, validation, anchored)
-        name = "ridge" if look_back == known else f"ridge_{look_back}"
+        name = "ridge" if look_back == full else f"ridge_{look_back}"
         found[name] = ridge(shown.history)
     return found

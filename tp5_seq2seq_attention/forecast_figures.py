@@ -1,16 +1,18 @@
-"""Pictures of forecasts, their errors and what the decoder looked back at."""
+"""Plots of forecasts, their errors and what the decoder looked back at."""
+
+from __future__ import annotations
 
 import numpy as np
 
 from labkit import figures
-from tp5_seq2seq_attention.forecast_metrics import attention_span, step_errors
+from tp5_seq2seq_attention.forecast_metrics import attention_span, lead_time_errors
 from tp5_seq2seq_attention.series import Series
 
 SHOWN_PAST = 200
-"""Known steps that a forecast's picture shows at most."""
+"""History steps that a forecast's plot shows at most."""
 
 
-def attention_figure(weights: np.ndarray, segment: int, title: str) -> "figures.Figure":
+def attention_figure(weights: np.ndarray, segment: int, title: str) -> figures.Figure:
     """Heat map of `weights` (S, T), decoder step by encoder step, and the mean span of each row."""
     steps, length = weights.shape
     figure, (axis, right) = figures.subplots(1, 2, size=(11, 1.8 + 0.2 * min(20, max(6, steps))))
@@ -34,17 +36,17 @@ def attention_figure(weights: np.ndarray, segment: int, title: str) -> "figures.
     return figure
 
 
-def forecasts_figure(series: Series, arrays: dict[str, np.ndarray]) -> "figures.Figure":
-    """Four test windows from the first to the last: what was known, forecast, and came."""
+def forecasts_figure(series: Series, arrays: dict[str, np.ndarray]) -> figures.Figure:
+    """Four test windows from the first to the last: history, forecast, and what came."""
     test, unit = series.parts["test"], series.unit
     look_back, horizon = series.shape.look_back, series.shape.horizon
     past = min(look_back, SHOWN_PAST)
     figure, axes = figures.subplots(2, 2, size=(12, 6.4))
     channel = len(series.channels) - 1
-    chosen = np.linspace(0, len(test.whole) - 1, 4).astype(int)
+    chosen = np.linspace(0, len(test.windows) - 1, 4).astype(int)
     before, after = np.arange(-past + 1, 1), np.arange(1, horizon + 1)
     for axis, index in zip(np.ravel(axes), chosen, strict=True):
-        axis.plot(before, test.history[index, channel, -past:] * unit, color="0.5", label="known")
+        axis.plot(before, test.history[index, channel, -past:] * unit, color="0.5", label="history")
         axis.plot(after, test.future[index, channel] * unit, color="black", label="came")
         axis.plot(after, arrays["forecast"][index, channel, :, 0] * unit, label="forecast")
         low, high = np.moveaxis(arrays["ends"][index, channel] * unit, -1, 0)
@@ -57,28 +59,28 @@ def forecasts_figure(series: Series, arrays: dict[str, np.ndarray]) -> "figures.
     return figure
 
 
-def errors_figure(series: Series, arrays: dict[str, np.ndarray]) -> "figures.Figure":
-    """Mean squared error of each step ahead, network and floors."""
+def errors_figure(series: Series, arrays: dict[str, np.ndarray]) -> figures.Figure:
+    """Mean squared error at each lead time, network and floors."""
     future = series.parts["test"].future
     figure, axis = figures.subplots(size=(7, 4.2))
-    answers = {"network": arrays["forecast"][..., 0]} | {
-        name.removeprefix("floor_").replace("_", " "): answer
-        for name, answer in arrays.items()
+    forecasts = {"network": arrays["forecast"][..., 0]} | {
+        name.removeprefix("floor_").replace("_", " "): forecast
+        for name, forecast in arrays.items()
         if name.startswith("floor_")
     }
-    for index, (name, answer) in enumerate(answers.items()):
-        errors = step_errors(answer, future, series.unit)
+    for index, (name, forecast) in enumerate(forecasts.items()):
+        errors = lead_time_errors(forecast, future, series.unit)
         axis.plot(
             np.arange(1, len(errors) + 1), errors, label=name,
             marker="o" if len(errors) < 40 else None, linewidth=2.2 if index == 0 else 1.2,
         )  # fmt: skip
-    axis.set(xlabel="steps ahead", ylabel="mean squared error", title="Test error by step")
+    axis.set(xlabel="lead time", ylabel="mean squared error", title="Test error by lead time")
     axis.set_ylim(bottom=0)
     axis.legend(fontsize=8)
     return figure
 
 
-def curves_figure(history: dict[str, list[float]]) -> "figures.Figure":
+def curves_figure(history: dict[str, list[float]]) -> figures.Figure:
     """Training loss, and free-running validation error."""
     figure, axes = figures.subplots(1, 2, size=(10, 3.8))
     for axis, name, title in zip(
@@ -92,11 +94,11 @@ def curves_figure(history: dict[str, list[float]]) -> "figures.Figure":
 
 def draw_all(
     series: Series, arrays: dict[str, np.ndarray], history: dict[str, list[float]]
-) -> dict[str, "figures.Figure"]:
+) -> dict[str, figures.Figure]:
     """The figures of a training, by file name."""
     segment = series.shape.segment
     mean = arrays["attention"].mean(axis=0)
-    last = arrays["attention"][len(series.channels) * (len(series.parts["test"].whole) // 2) - 1]
+    last = arrays["attention"][len(series.channels) * (len(series.parts["test"].windows) // 2) - 1]
     return {
         "learning_curves": curves_figure(history),
         "forecasts": forecasts_figure(series, arrays),

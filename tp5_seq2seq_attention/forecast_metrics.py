@@ -17,8 +17,8 @@ def point_errors(forecast: np.ndarray, future: np.ndarray, unit: float) -> dict[
     }
 
 
-def step_errors(forecast: np.ndarray, future: np.ndarray, unit: float) -> np.ndarray:
-    """Mean squared error of each step ahead, (horizon,)."""
+def lead_time_errors(forecast: np.ndarray, future: np.ndarray, unit: float) -> np.ndarray:
+    """Mean squared error at each lead time, (horizon,)."""
     return np.mean((forecast - future) ** 2, axis=(0, 1), dtype=np.float64) * unit**2
 
 
@@ -54,10 +54,10 @@ def attention_span(weights: np.ndarray, segment: int = 1) -> dict[str, np.ndarra
     """For each decoder step, (S,), the mean over windows of four measures of `weights` (n, S, T).
 
     `distance`: mean distance from the last known step back to what is attended to, in steps of the
-    series; `entropy` in nats; `effective`: exp(entropy), the number of equal weights with this
-    entropy; `span`: the fewest encoder steps that hold 90 % of the weight. `segment` is the number
-    of the series' steps in an encoder step. Equal weights have the distance (T - 1) / 2 segments
-    and the entropy log T.
+    series; `entropy` in nats; `effective`: exp(entropy), the number of steps over which uniform
+    attention has this entropy; `span`: the fewest encoder steps that hold 90 % of the weight.
+    `segment` is the number of the series' steps in an encoder step. Uniform attention has the
+    distance (T - 1) / 2 segments and the entropy log T.
     """
     length = weights.shape[-1]
     weights = weights.astype(np.float64)
@@ -73,7 +73,7 @@ def attention_span(weights: np.ndarray, segment: int = 1) -> dict[str, np.ndarra
 
 
 def span_metrics(weights: np.ndarray, segment: int = 1) -> dict[str, float]:
-    """Means over decoder steps of `attention_span`, and what equal weights would have."""
+    """Means over decoder steps of `attention_span`, and what uniform attention would have."""
     length = weights.shape[-1]
     found = {
         f"attention_{name}": float(values.mean())
@@ -81,6 +81,6 @@ def span_metrics(weights: np.ndarray, segment: int = 1) -> dict[str, float]:
     }
     return found | {
         "attention_steps": float(length),
-        "attention_span_of_equal_weights": float(np.ceil(SPAN_SHARE * length - 1e-9)),
-        "attention_distance_of_equal_weights": segment * (length - 1) / 2,
+        "attention_span_of_uniform_attention": float(np.ceil(SPAN_SHARE * length - 1e-9)),
+        "attention_distance_of_uniform_attention": segment * (length - 1) / 2,
     }

@@ -17,6 +17,8 @@ References: Bahdanau et al. (ICLR 2015), Luong et al. (EMNLP 2015), Bengio et al
 scheduled sampling; `series.py`, `seq2seq_models.py` and `floors.py` name theirs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
@@ -86,10 +88,10 @@ class Recipe:
     point: str
     """Loss of the forecast: mse, mae or huber."""
     jitter: float = 0.0
-    """Deviation of the noise that is added to the known part in training, in scaled units."""
+    """Deviation of the noise that is added to the history in training, in scaled units."""
     shift: float = 0.0
-    """Deviation of the constant that is added to a whole window in training, in scaled units: the
-    trend leads to levels that training has not seen."""
+    """Deviation of the constant that is added to a window in training, in scaled units: the trend
+    leads to levels that training has not seen."""
     linear: bool = False
     """Whether a linear map is added to the direct decoder's forecast."""
 
@@ -120,7 +122,7 @@ def sampling_rate(epoch: int, epochs: int) -> float:
 
 def train(
     recipe: Recipe, series: Series, seed: int, run: labkit.Run, verbose: int | str = "auto"
-) -> tuple["keras.Model", "keras.Model"]:
+) -> tuple[keras.Model, keras.Model]:
     """Fit and return trainer and forecaster, with the weights of the best validation epoch.
 
     Best by the mean squared error of free-running forecasts: the forecaster makes them.
@@ -128,7 +130,7 @@ def train(
     labkit.prepare(seed)
     trainer, forecaster = models.build(plan_of(recipe, series))
     training, validation = series.parts["train"], series.parts["validation"]
-    steps = recipe.epochs * -(-len(training.whole) // recipe.batch_size)
+    steps = recipe.epochs * -(-len(training.windows) // recipe.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(
         recipe.peak_rate / 30, steps - steps // 10,
         warmup_target=recipe.peak_rate, warmup_steps=max(1, steps // 10),
@@ -143,8 +145,8 @@ def train(
     def varied(windows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         shifts = rng.standard_normal((len(windows), 1, 1), np.float32)
         windows = windows + np.float32(recipe.shift) * shifts
-        known = windows[..., : training.look_back]
-        known += recipe.jitter * rng.standard_normal(known.shape, np.float32)
+        history = windows[..., : training.look_back]
+        history += recipe.jitter * rng.standard_normal(history.shape, np.float32)
         return windows
 
     def begin(epoch: int, logs: dict | None = None) -> None:
@@ -176,7 +178,7 @@ def train(
     return trainer, forecaster
 
 
-def plan_of(recipe: Recipe, series: Series) -> "models.Plan":
+def plan_of(recipe: Recipe, series: Series) -> models.Plan:
     """The network that `recipe` asks for, in the sizes of `series`."""
     return models.Plan(
         look_back=series.shape.look_back, horizon=series.shape.horizon,
@@ -186,8 +188,8 @@ def plan_of(recipe: Recipe, series: Series) -> "models.Plan":
     )  # fmt: skip
 
 
-def free_running(forecaster: "keras.Model", part: Windows) -> tuple[np.ndarray, np.ndarray]:
-    """Forecasts (n, channels, horizon, 3) and attention (n channels, S, T) from known parts."""
+def free_running(forecaster: keras.Model, part: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """Forecasts (n, channels, horizon, 3) and attention (n channels, S, T) from histories."""
     found = forecaster.predict(np.ascontiguousarray(part.history), batch_size=256, verbose=0)
     return found["forecast"], found["attention"]
 
@@ -196,9 +198,9 @@ def free_running(forecaster: "keras.Model", part: Windows) -> tuple[np.ndarray, 
 
 
 def evaluate(
-    trainer: "keras.Model | None", forecaster: "keras.Model", series: Series, decoder: str
+    trainer: keras.Model | None, forecaster: keras.Model, series: Series, decoder: str
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """All test figures, and the arrays that the pictures are drawn from.
+    """All test figures, and the arrays that the plots are drawn from.
 
     `trainer` None leaves the teacher-forced error out, which `direct` has none of.
     """
@@ -206,14 +208,17 @@ def evaluate(
     checked, _ = free_running(forecaster, validation)
     forecast, attention = free_running(forecaster, test)
     metrics = measures.point_errors(forecast[..., 0], test.future, unit)
-    known = measures.point_errors(checked[..., 0], validation.future, unit)
-    metrics |= {f"validation_{name}": value for name, value in known.items()}
+    errors = measures.point_errors(checked[..., 0], validation.future, unit)
+    metrics |= {f"validation_{name}": value for name, value in errors.items()}
     if trainer is not None and decoder != "direct":
-        shown = trainer.predict(np.ascontiguousarray(test.whole), batch_size=256, verbose=0)
+        shown = trainer.predict(np.ascontiguousarray(test.windows), batch_size=256, verbose=0)
         forced = measures.point_errors(shown[..., 0], test.future, unit)["mse"]
         metrics |= {"teacher_forced_mse": forced, "free_running_gap": metrics["mse"] - forced}
-    by_step = measures.step_errors(forecast[..., 0], test.future, unit)
-    metrics |= {"first_step_mse": by_step[0], "last_step_mse": by_step[-1]}
+    by_lead_time = measures.lead_time_errors(forecast[..., 0], test.future, unit)
+    metrics |= {
+        "first_lead_time_mse": by_lead_time[0],
+        "last_lead_time_mse": by_lead_time[-1],
+    }
 
     ends = forecast[..., 1:]
     raw = measures.interval_metrics(ends, test.future, unit)
@@ -224,8 +229,8 @@ def evaluate(
     metrics |= measures.span_metrics(attention, series.shape.segment)
 
     floors = floor_forecasts(series.parts, series.shape.period, series.shape.anchored)
-    for name, answer in floors.items():
-        errors = measures.point_errors(answer, test.future, unit)
+    for name, predicted in floors.items():
+        errors = measures.point_errors(predicted, test.future, unit)
         metrics |= {f"floor_{name}": errors["mse"], f"floor_{name}_mae": errors["mae"]}
     if series.channels == ("synthetic",):
         metrics["floor_noise"] = SYNTHETIC_NOISE**2
@@ -233,23 +238,23 @@ def evaluate(
         metrics |= air_passengers(forecaster, series)
     arrays = {"forecast": forecast, "ends": ends, "attention": attention}
     return {name: float(value) for name, value in metrics.items()}, arrays | {
-        f"floor_{name}": answer for name, answer in floors.items()
+        f"floor_{name}": predicted for name, predicted in floors.items()
     }
 
 
-def air_passengers(forecaster: "keras.Model", series: Series) -> dict[str, float]:
+def air_passengers(forecaster: keras.Model, series: Series) -> dict[str, float]:
     """Errors on a real series that training never saw, beside the floors' on the same."""
     part = series.parts["air_passengers"]
     forecast, _ = free_running(forecaster, part)
-    answers = {"": forecast[..., 0]} | {
-        f"_{name}": answer
-        for name, answer in floor_forecasts(
+    forecasts = {"": forecast[..., 0]} | {
+        f"_{name}": predicted
+        for name, predicted in floor_forecasts(
             series.parts, series.shape.period, series.shape.anchored, "air_passengers"
         ).items()
     }
     return {
-        f"air_passengers{name}_mse": measures.point_errors(answer, part.future, 1)["mse"]
-        for name, answer in answers.items()
+        f"air_passengers{name}_mse": measures.point_errors(predicted, part.future, 1)["mse"]
+        for name, predicted in forecasts.items()
     }
 
 
@@ -269,7 +274,8 @@ def show(metrics: dict[str, float], config: Config, source: str) -> dict[str, fl
     print(
         f"Test error, free-running: MSE {metrics['mse']:.4f}, MAE {metrics['mae']:.4f}; "
         f"validation MSE {metrics['validation_mse']:.4f}, epoch {metrics['best_epoch']:.0f}\n"
-        f"  first step {metrics['first_step_mse']:.4f}, last step {metrics['last_step_mse']:.4f}"
+        f"  first lead time {metrics['first_lead_time_mse']:.4f}, "
+        f"last lead time {metrics['last_lead_time_mse']:.4f}"
     )
     if "teacher_forced_mse" in metrics:
         print(
@@ -281,8 +287,8 @@ def show(metrics: dict[str, float], config: Config, source: str) -> dict[str, fl
         f"({100 * metrics['raw_coverage']:.1f} % before calibration), "
         f"mean width {metrics['interval_width']:.3f}\n"
         f"  attention: 90 % in {metrics['attention_span']:.1f} of "
-        f"{metrics['attention_steps']:.0f} encoder steps (equal weights: "
-        f"{metrics['attention_span_of_equal_weights']:.0f}), "
+        f"{metrics['attention_steps']:.0f} encoder steps (uniform attention: "
+        f"{metrics['attention_span_of_uniform_attention']:.0f}), "
         f"{metrics['attention_distance']:.1f} steps back in the mean"
     )
     for name, value in metrics.items():
@@ -303,7 +309,7 @@ def report(config: Config, recipe: Recipe, metrics: dict[str, float], source: st
         for name, value in published(config, source).items()
     )
     return (
-        f"# {config.series}, {config.horizon} steps ahead\n\nData: {source}. Seed {config.seed}."
+        f"# {config.series}, horizon {config.horizon}\n\nData: {source}. Seed {config.seed}."
         f"\n\n| metric | value |\n| --- | --- |\n{rows}\n\nRecipe: {asdict(recipe)}. The weights "
         "of the lowest free-running validation error are tested, once. Intervals are calibrated "
         "on validation windows.\n"

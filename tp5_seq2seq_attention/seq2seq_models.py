@@ -7,8 +7,8 @@ SegRNN (Lin et al., arXiv 2308.11200), a month of hours is 15 steps for an LSTM 
 
 Two models share all weights:
 
-- the *trainer* gets whole windows and, with teacher forcing, shows the decoder what came before;
-- the *forecaster* gets the known part only. It has no input through which the future could come.
+- the *trainer* gets windows and, with teacher forcing, shows the decoder what came before;
+- the *forecaster* gets the history only. It has no input through which the future could come.
 """
 
 from dataclasses import dataclass
@@ -46,12 +46,12 @@ class Plan:
     normalise: str
     """Of each window: `none`, `last` (last value 0) or `instance` (mean 0, deviation 1)."""
     linear: bool
-    """Whether a linear map from known to future values is added; `direct` only."""
+    """Whether a linear map from the history to the future is added; `direct` only."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Normalise(layers.Layer):
-    """Level and scale of each series, from its known part alone.
+    """Level and scale of each series, from its history alone.
 
     `last` is NLinear's (Zeng et al., AAAI 2023), `instance` RevIN's without its trainable part (Kim
     et al., ICLR 2022).
@@ -233,8 +233,8 @@ def build(plan: Plan) -> tuple[keras.Model, keras.Model]:
     def forecast(history: Any, future: Any = None) -> tuple[Any, Any]:
         series = ops.reshape(history, (-1, look_back))  # (N, look_back)
         level, scale = normalise(series)  # (N, 1)
-        known = (series - level) / scale
-        segments = ops.reshape(known, (-1, read_steps, segment))  # (N, T, G)
+        scaled = (series - level) / scale
+        segments = ops.reshape(scaled, (-1, read_steps, segment))  # (N, T, G)
         memory, forward, _, backward, _ = encoder(embed(segments) if embed else segments)
         state = bridge(ops.concatenate([forward, backward], axis=-1))  # (N, 2 units)
         memory = dropout(memory)  # (N, T, 2 units)
@@ -243,7 +243,7 @@ def build(plan: Plan) -> tuple[keras.Model, keras.Model]:
         given = {} if future is None else {"future": future}
         value, ends, weights = decoder(state, memory, segments[:, -1], **given)
         if linear:
-            value = value + linear(known)
+            value = value + linear(scaled)
         value = (value * scale + level)[..., None]  # (N, horizon, 1)
         ends = ops.stop_gradient(value) + ends * scale[..., None]  # (N, horizon, 2)
         result = ops.concatenate([value, ends], axis=-1)
@@ -253,17 +253,17 @@ def build(plan: Plan) -> tuple[keras.Model, keras.Model]:
     result, weights = forecast(history)
     forecaster = keras.Model(history, {"forecast": result, "attention": weights})
     window = keras.Input((channels, look_back + horizon), name="window")
-    known, future = window[..., :look_back], window[..., look_back:]
-    shown, _ = forecast(known) if direct else forecast(known, future)
+    seen, future = window[..., :look_back], window[..., look_back:]
+    shown, _ = forecast(seen) if direct else forecast(seen, future)
     return keras.Model(window, shown), forecaster
 
 
 class WindowBatches(Batches):
-    """Whole windows, and as targets their last values: what is done to a window is done to both."""
+    """Windows, and as targets their last values: what is done to a window is done to both."""
 
     def __init__(self, part: Windows, *arguments: Any) -> None:
         """Windows of `part`, then as `Batches` from the batch size on."""
-        super().__init__(part.whole, part.future, *arguments)
+        super().__init__(part.windows, part.future, *arguments)
         self.look_back = part.look_back
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:

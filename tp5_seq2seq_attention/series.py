@@ -9,9 +9,11 @@
 
 A *window* is a stretch of `look_back` known values followed by `horizon` values to forecast. No
 window of validation or test has a point in common with training: the parts are cut first, windows
-afterwards. On ETTh1 the standard protocol lets the known part of the first test windows reach back,
+afterwards. On ETTh1 the standard protocol lets the history of the first test windows reach back,
 into validation; its training part ends four months before.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -74,23 +76,23 @@ SHAPES = {
 class Windows:
     """All windows of one part, as views of the series: they cost no memory."""
 
-    whole: np.ndarray
+    windows: np.ndarray
     """(n, channels, look_back + horizon) float32, scaled by the training part."""
     look_back: int
 
     @property
     def history(self) -> np.ndarray:
         """(n, channels, look_back): what is known."""
-        return self.whole[..., : self.look_back]
+        return self.windows[..., : self.look_back]
 
-    def shortened(self, look_back: int) -> "Windows":
+    def shortened(self, look_back: int) -> Windows:
         """The same windows with only the last `look_back` known values."""
-        return Windows(self.whole[..., self.look_back - look_back :], look_back)
+        return Windows(self.windows[..., self.look_back - look_back :], look_back)
 
     @property
     def future(self) -> np.ndarray:
         """(n, channels, horizon): what is forecast."""
-        return self.whole[..., self.look_back :]
+        return self.windows[..., self.look_back :]
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def monthly_sales(shops: int = SHOPS, months: int = SHOP_MONTHS) -> np.ndarray:
 def _monthly(shape: Shape, smoke: bool) -> dict[str, Windows]:
     """Windows of shops that are disjoint between the parts, and of the airline passengers.
 
-    Every window is scaled alone, to the mean 0 and deviation 1 of its known part: nothing is
+    Every window is scaled alone, to the mean 0 and deviation 1 of its history: nothing is
     fitted, and an error of 1 is a shop's own deviation.
     """
     sales = monthly_sales(60 if smoke else SHOPS)
@@ -193,11 +195,11 @@ def _monthly(shape: Shape, smoke: bool) -> dict[str, Windows]:
         ("test", sales[second:]),
         ("air_passengers", np.log(np.array([AIR_PASSENGERS], float))),
     ):
-        stretches = [cut(row[:, None], shape.look_back, shape.horizon).whole for row in rows]
-        whole = np.concatenate(stretches)
-        known = whole[..., : shape.look_back]
-        mean, deviation = known.mean(axis=-1, keepdims=True), known.std(axis=-1, keepdims=True)
-        found[part] = Windows((whole - mean) / deviation, shape.look_back)
+        stretches = [cut(row[:, None], shape.look_back, shape.horizon).windows for row in rows]
+        windows = np.concatenate(stretches)
+        history = windows[..., : shape.look_back]
+        mean, deviation = history.mean(axis=-1, keepdims=True), history.std(axis=-1, keepdims=True)
+        found[part] = Windows((windows - mean) / deviation, shape.look_back)
     return found
 
 
@@ -239,8 +241,10 @@ def load_series(
         for part, seeds in DRAWS.items():
             first, last = borders[part]
             draws = [(synthetic(seed)[first:last] - mean) / deviation for seed in seeds]
-            windows = [cut(draw, shape.look_back, shape.horizon).whole for draw in draws]
+            windows = [cut(draw, shape.look_back, shape.horizon).windows for draw in draws]
             parts[part] = Windows(np.concatenate(windows), shape.look_back)
     if smoke:
-        parts = {part: Windows(found.whole[:64], found.look_back) for part, found in parts.items()}
+        parts = {
+            part: Windows(found.windows[:64], found.look_back) for part, found in parts.items()
+        }
     return Series(parts, channels, unit, source, shape)

@@ -1,1 +1,1 @@
-"""The sample pictures of style transfer, and the code that draws them."""
+"""The sample images of style transfer, and the code that draws them."""

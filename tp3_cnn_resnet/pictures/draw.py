@@ -1,4 +1,4 @@
-"""Draw the two sample pictures of style transfer: a coast at sunset, and a field of brush strokes.
+"""Draw the two sample images of style transfer: a coast at sunset, and a field of brush strokes.
 
     python tp3_cnn_resnet/pictures/draw.py             # writes content.jpg and style.jpg beside it
 
@@ -25,7 +25,7 @@ WARMS = ("#f6c945", "#f2a33a", "#e8743b", "#fbe8a6", "#d9542b")
 
 @dataclass(frozen=True)
 class Config:
-    """Where the pictures go."""
+    """Where the images go."""
 
     folder: Path = FOLDER
     """Folder of content.jpg and style.jpg."""
@@ -75,7 +75,7 @@ def draw_content() -> Image.Image:
     lit = gradient([(0, "#f3d9cf"), (0.5, "#f7b592"), (1, "#f5935e")], np.clip(y / horizon, 0, 1))
     sky += (0.8 * clouds)[..., None] * (lit - sky)
     sky[distance < 0.036] = colour("#fff6d2")
-    picture = sky
+    image = sky
 
     # Ridges, the far ones pale: sums of waves give the outline.
     for base, size, shade in (
@@ -92,7 +92,7 @@ def draw_content() -> Image.Image:
         inside = (y > ridge) & (y < horizon)
         depth = np.clip((y - ridge) / (0.12 * height), 0, 1)[..., None]
         body = colour(shade) * (1 - 0.35 * depth) + colour("#d9a58f") * 0.35 * depth
-        picture = np.where(inside[..., None], body, picture)
+        image = np.where(inside[..., None], body, image)
 
     # The sea mirrors what stands above it, shaken by ripples that grow towards us.
     below = y[horizon:] - horizon
@@ -105,15 +105,15 @@ def draw_content() -> Image.Image:
         horizon - 1 - below * 1.15 + (ripple - 0.5) * 160 * (0.2 + near), 0, horizon - 1
     )
     rows, columns = source.astype(int), (x[horizon:]).astype(int)
-    sea = picture[rows, columns] * 0.72 + colour("#1c3d6b") * 0.28
+    sea = image[rows, columns] * 0.72 + colour("#1c3d6b") * 0.28
     sea = sea * (1 - 0.35 * near[..., None]) + colour("#12305a") * 0.35 * near[..., None]
     path = np.exp(-(((x[horizon:] - sun[0]) / (40 + 0.55 * below)) ** 2)) * (
         ripple > 0.52 - 0.1 * (1 - near)
     )
     sea += (0.75 * path)[..., None] * (colour("#ffe29a") - sea)
-    picture = np.concatenate([picture[:horizon], sea])
+    image = np.concatenate([image[:horizon], sea])
 
-    canvas = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
+    canvas = Image.fromarray((np.clip(image, 0, 1) * 255).astype(np.uint8))
     _draw_objects(canvas, rng)
     return canvas.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 
@@ -329,7 +329,7 @@ def _stroke(
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Draw and save both pictures; return their sizes in bytes."""
+    """Draw and save both images; return their sizes in bytes."""
     config = labkit.parse(Config, argv)
     sizes = {}
     for name, draw in (("content", draw_content), ("style", draw_style)):
