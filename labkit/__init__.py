@@ -6,17 +6,23 @@ conclusion stay in the script. Importing this package loads neither TensorFlow n
 """
 
 from labkit.arguments import DataChoice, at_least, lazy, parse
-from labkit.datasets import DataError, Images, load_cifar10, load_mnist
+from labkit.datasets import Data, Images, Part, load_cifar10, load_mnist
 from labkit.fan_out import fan_out
+from labkit.files import DataError, Origin, obtain
 from labkit.machine import fast_precision, home, prepare
-from labkit.run import Run, find_run, start_run
+from labkit.run import Run
+from labkit.runs import examination, find_run, start_run
 
 __all__ = [
+    "Data",
     "DataChoice",
     "DataError",
     "Images",
+    "Origin",
+    "Part",
     "Run",
     "at_least",
+    "examination",
     "fan_out",
     "fast_precision",
     "find_run",
@@ -24,6 +30,7 @@ __all__ = [
     "lazy",
     "load_cifar10",
     "load_mnist",
+    "obtain",
     "parse",
     "prepare",
     "start_run",

@@ -74,5 +74,8 @@ def lazy(name: str) -> ModuleType:
 
 
 class _LazyModule(ModuleType):
+    def __reduce__(self) -> tuple:  # Ray sends functions, and what they use, to other processes
+        return lazy, (self.__name__,)
+
     def __getattr__(self, attribute: str) -> object:
         return getattr(importlib.import_module(self.__name__), attribute)

@@ -1,45 +1,51 @@
-"""The Keras callback behind `Run.checkpoints`; a module of its own because it imports Keras."""
+"""The file that makes `--resume` exact: what a training was after its last complete epoch."""
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
-import keras
+import json
+import os
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
-if TYPE_CHECKING:
-    from labkit.run import Run
 
+class Checkpoint:
+    """An `.npz` file of arrays with a header. Usage: `Checkpoint(folder / "checkpoint.npz")`."""
 
-class EpochCheckpoint(keras.callbacks.Callback):
-    """Records every epoch and restores an interrupted run. Usage: see `Run.checkpoints`.
+    def __init__(self, file: Path) -> None:
+        """Read the header of `file`, if it is there; otherwise nothing is done yet."""
+        self.file = file
+        self.epochs = 0
+        """Complete epochs."""
+        self.history: dict[str, list[float]] = {}
+        """Metrics of these epochs."""
+        self.seconds = 0.0
+        """Time spent on them."""
+        if file.exists():
+            with np.load(file, allow_pickle=False) as archive:
+                header = json.loads(str(archive["header"]))
+            self.epochs, self.history = header["epoch"], header["history"]
+            self.seconds = header["seconds"]
 
-    Saved are all variables of the model (weights, moving averages, the states of Dropout's random
-    generators) and of the optimiser. Other callbacks' memory, such as EarlyStopping's, is not. A
-    training in several calls of `fit()` gives one callback to all of them.
-    """
+    def arrays(self) -> list[np.ndarray]:
+        """The arrays, in the order in which they were saved. Usage: `checkpoint.arrays()`."""
+        with np.load(self.file, allow_pickle=False) as archive:
+            return [archive[f"v{index}"] for index in range(len(archive.files) - 1)]
 
-    def __init__(self, run: "Run", model: keras.Model) -> None:
-        """Record the training of `model` in `run`."""
-        super().__init__()
-        self.run = run
-        self.trained = model
-        self._began = False
+    def save(
+        self, epochs: int, history: dict[str, list[float]], seconds: float, arrays: list[Any]
+    ) -> None:
+        """Replace the file atomically. Usage: `checkpoint.save(3, history, 12.5, weights)`.
 
-    def _variables(self) -> list[keras.Variable]:
-        return [*self.trained.variables, *self.trained.optimizer.variables]
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Put back what the last complete epoch left, before the first call of `fit()`."""
-        if self._began:
-            return
-        self._began = True
-        self.trained.optimizer.build(self.trained.trainable_variables)
-        if self.run.first_epoch == 0:
-            return
-        with np.load(self.run.checkpoint_file, allow_pickle=False) as archive:
-            for index, variable in enumerate(self._variables()):
-                variable.assign(archive[f"v{index}"])
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Save this epoch."""
-        arrays = [keras.ops.convert_to_numpy(variable) for variable in self._variables()]
-        self.run.record_epoch(epoch, logs or {}, arrays)
+        Raises `OSError` when the disk is full; the file before stays.
+        """
+        header = {"epoch": epochs, "history": history, "seconds": seconds}
+        part = self.file.with_suffix(".part.npz")
+        try:
+            names = {f"v{index}": array for index, array in enumerate(arrays)}
+            np.savez(part, header=np.array(json.dumps(header)), **names)
+            os.replace(part, self.file)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise

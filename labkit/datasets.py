@@ -1,88 +1,93 @@
-"""Data sets by name: real and verified, or a built-in sample that says so.
+"""Data sets that several labs share, and the form in which every lab hands its data on.
 
-A set is looked for in `$LABKIT_DATA` (a folder filled once by a user or a class), then in the
-Keras cache, then downloaded. What is read is always checked against its SHA-256; a damaged file is
-named and never used. With `auto`, and only then, a small built-in sample is the last resort.
+Real and verified (`labkit.files`), or a built-in sample that says so.
 """
+
+from __future__ import annotations
 
 import codecs
 import hashlib
-import os
 import pickle
-import sys
 import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
-from labkit.arguments import DataChoice, fail
-
-
-class DataError(Exception):
-    """A file is not the data set it should be; the message names it and says why."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a data set comes from and how it is recognised. Usage: `ORIGINS["mnist"].licence`."""
-
-    files: tuple[str, ...]
-    """Names below `$LABKIT_DATA` and the Keras cache, a download has the first one."""
-    url: str
-    url_sha256: str
-    """SHA-256 of the file behind `url`."""
-    content_sha256: str
-    """SHA-256 of the arrays, one after the other: equal for every container of the same data."""
-    shapes: dict[str, tuple[int, ...]]
-    """Arrays in hashing order, with their shapes; all are uint8."""
-    credit: str
-    licence: str
-    sample: str
-    """What stands in when nothing else can be had."""
-
+from labkit.arguments import DataChoice
+from labkit.files import UNREADABLE, DataError, Origin, obtain
 
 ORIGINS = {
     "mnist": Origin(
-        files=("mnist.npz",),
-        url="https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
-        url_sha256="731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
-        content_sha256="06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16",
-        shapes={
-            "x_train": (60000, 28, 28),
-            "y_train": (60000,),
-            "x_test": (10000, 28, 28),
-            "y_test": (10000,),
-        },
+        name="MNIST",
         credit="Y. LeCun, C. Cortes, C. J. C. Burges",
         licence="CC BY-SA 3.0",
+        files=("mnist.npz",),
+        page="https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
+        url="https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
+        digest="sha256:731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
+        content_sha256="06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16",
         sample="scikit-learn's 1,797 scanned 8x8 digits, enlarged (UCI, CC BY 4.0)",
     ),
     "cifar10": Origin(
+        name="CIFAR-10",
+        credit="A. Krizhevsky, V. Nair, G. Hinton",
+        licence="none stated",
         files=(
             "cifar-10-python.tar.gz",
             "cifar10.npz",
             "cifar-10-batches-py",
             "cifar-10-batches-py-target/cifar-10-batches-py",  # as keras.datasets leaves it
         ),
+        page="https://www.cs.toronto.edu/~kriz/cifar.html",
         url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-        url_sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        digest="sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
         content_sha256="80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660",
-        shapes={
-            "x_train": (50000, 32, 32, 3),
-            "y_train": (50000,),
-            "x_test": (10000, 32, 32, 3),
-            "y_test": (10000,),
-        },
-        credit="A. Krizhevsky, V. Nair, G. Hinton",
-        licence="none stated",
-        sample="1,200 generated pictures of ten coloured patterns",
+        sample="1,200 generated images of ten coloured patterns",
     ),
 }
+SHAPES = {  # of the arrays, in hashing order; all are uint8
+    "mnist": {
+        "x_train": (60000, 28, 28), "y_train": (60000,),
+        "x_test": (10000, 28, 28), "y_test": (10000,),
+    },
+    "cifar10": {
+        "x_train": (50000, 32, 32, 3), "y_train": (50000,),
+        "x_test": (10000, 32, 32, 3), "y_test": (10000,),
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """Inputs and their truth, one row per example; a lab may add fields. Usage: `data.train.x`."""
+
+    x: np.ndarray
+    """(n, ...) what the network is given, before scaling."""
+    y: np.ndarray
+    """(n, ...) what it should find: labels, masks, values to come."""
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+        return len(self.x)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a lab's `load()` returns: three parts, split before anything else is done to them.
+
+    Usage: `data = load(config.data, config.smoke)`, then `data.train.x`, `data.source`.
+    """
+
+    source: str
+    """`real:<first 8 of the content's SHA-256>`, `sample` or `simulated:<what>`."""
+    train: Part
+    validation: Part
+    test: Part | Any
+    """A `comparison.SealedTest` inside a trial."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class Images:
     x_test: np.ndarray
     y_test: np.ndarray
 
-    def head(self, train: int, test: int) -> "Images":
+    def head(self, train: int, test: int) -> Images:
         """The first `train` and `test` images, for smoke runs. Usage: `data.head(512, 256)`."""
         return replace(
             self,
@@ -108,6 +113,18 @@ class Images:
             y_test=self.y_test[:test],
         )
 
+    def split(self, training: Any, validation: Any) -> Data:
+        """Training images apart from validation images, by index or slice.
+
+        Usage: `data = images.split(slice(0, 54000), slice(54000, None))`.
+        """
+        return Data(
+            self.source,
+            Part(self.x_train[training], self.y_train[training]),
+            Part(self.x_train[validation], self.y_train[validation]),
+            Part(self.x_test, self.y_test),
+        )
+
 
 def load_mnist(choice: DataChoice = "auto") -> Images:
     """MNIST: 60,000 + 10,000 digits, 28x28, white on black. Usage: `data = load_mnist("auto")`.
@@ -115,64 +132,56 @@ def load_mnist(choice: DataChoice = "auto") -> Images:
     `real` leaves with exit code 2 when the real set can't be had; `auto` then warns and gives the
     sample: 1,437 training and 360 test digits (scikit-learn's, enlarged to MNIST's form).
     """
-    arrays, source = _load("mnist", choice)
-    return Images(source, **arrays) if arrays else Images("sample", **_sample_digits())
+    return _load("mnist", choice, _sample_digits)
 
 
 def load_cifar10(choice: DataChoice = "auto") -> Images:
-    """CIFAR-10: 50,000 + 10,000 colour pictures, 32x32. Usage: `data = load_cifar10("auto")`.
+    """CIFAR-10: 50,000 + 10,000 colour images, 32x32. Usage: `data = load_cifar10("auto")`.
 
     Read from `cifar10.npz`, the official archive, or what Keras has unpacked. `real` leaves with
     exit code 2 when the real set can't be had; `auto` then warns and gives the sample: 1,000
-    training and 200 test pictures of ten coloured patterns.
+    training and 200 test images of ten coloured patterns.
     """
-    arrays, source = _load("cifar10", choice)
-    return Images(source, **arrays) if arrays else Images("sample", **_sample_patterns())
+    return _load("cifar10", choice, _sample_patterns)
 
 
-def read_verified(path: Path, origin: Origin) -> dict[str, np.ndarray]:
-    """The arrays of `path`, checked by shape and SHA-256. Usage: `read_verified(path, origin)`.
+def _load(name: str, choice: DataChoice, sample: Callable[[], dict[str, np.ndarray]]) -> Images:
+    read = partial(read_verified, name=name)
+    arrays, source = obtain(ORIGINS[name], choice, read, sample)
+    return Images(source, **arrays)
+
+
+def read_verified(path: Path, name: str) -> tuple[dict[str, np.ndarray], str]:
+    """The arrays of `path` and their SHA-256, checked. Usage: `read_verified(path, "mnist")`.
 
     `path` is an `.npz` file, or CIFAR-10's official archive or folder. Raises `DataError` for a
     truncated, tampered or foreign one, naming it.
     """
-    digest = hashlib.sha256()
-    arrays = {}
+    digest, arrays, shapes = hashlib.sha256(), {}, SHAPES[name]
+    expected = ORIGINS[name].content_sha256
     try:
-        found = _read_npz(path, origin) if path.suffix == ".npz" else _read_batches(path)
-        for name, shape in origin.shapes.items():
-            array = found[name]
+        found = _read_npz(path, list(shapes)) if path.suffix == ".npz" else _read_batches(path)
+        for key, shape in shapes.items():
+            array = found[key]
             if array.shape == (*shape, 1):  # labels as Keras shapes them
                 array = array[..., 0]
             if array.shape != shape:
-                raise DataError(f"{path}: {name} has shape {array.shape}, expected {shape}")
-            arrays[name] = np.ascontiguousarray(array, dtype=np.uint8)
-            digest.update(arrays[name])
-    except _UNREADABLE as error:
+                raise DataError(f"{path}: {key} has shape {array.shape}, expected {shape}")
+            arrays[key] = np.ascontiguousarray(array, dtype=np.uint8)
+            digest.update(arrays[key])
+    except UNREADABLE as error:
         raise DataError(f"{path}: truncated or unreadable ({error})") from error
-    if digest.hexdigest() != origin.content_sha256:
+    if digest.hexdigest() != expected:
         raise DataError(
             f"{path}: SHA-256 of the content is {digest.hexdigest()[:8]}..., "
-            f"expected {origin.content_sha256[:8]}..."
+            f"expected {expected[:8]}..."
         )
-    return arrays
+    return arrays, expected
 
 
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    zipfile.BadZipFile,
-    zlib.error,
-    tarfile.TarError,
-    pickle.UnpicklingError,
-)
-
-
-def _read_npz(path: Path, origin: Origin) -> dict[str, np.ndarray]:
+def _read_npz(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: archive[name] for name in origin.shapes}
+        return {name: archive[name] for name in names}
 
 
 _ARRAY_PARTS = {  # what a pickled array is made of
@@ -221,67 +230,6 @@ def _read_batch(file: IO[bytes]) -> tuple[np.ndarray, np.ndarray]:
     return planes.transpose(0, 2, 3, 1), np.asarray(batch[b"labels"], np.uint8)
 
 
-def keras_cache() -> Path:
-    """Folder where Keras keeps its data sets. Usage: `keras_cache() / "mnist.npz"`."""
-    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets"
-
-
-def _load(name: str, choice: DataChoice) -> tuple[dict[str, np.ndarray] | None, str]:
-    """The real arrays and their source, or `(None, "sample")`; see the module's first lines."""
-    if choice == "sample":
-        return None, "sample"
-    origin = ORIGINS[name]
-    tried = []
-    folder = os.environ.get("LABKIT_DATA")
-    if folder is None:
-        tried.append("LABKIT_DATA: not set")
-    places = [Path(folder).expanduser()] if folder else []
-    for path in (place / file for place in [*places, keras_cache()] for file in origin.files):
-        if not path.exists():
-            tried.append(f"{path}: absent")
-            continue
-        try:
-            return read_verified(path, origin), f"real:{origin.content_sha256[:8]}"
-        except DataError as error:
-            print(f"warning: damaged data file, not used: {error}", file=sys.stderr)
-            tried.append(str(error))
-    try:
-        path = _download(origin)
-        return read_verified(path, origin), f"real:{origin.content_sha256[:8]}"
-    except DataError as error:
-        tried.append(str(error))
-    report = "".join(f"\n  - {line}" for line in tried)
-    advice = f"Put {origin.files[0]} into a folder and set LABKIT_DATA to that folder."
-    if choice == "real":
-        fail(f"--data real: {name} can't be had. Tried:{report}\n{advice}")
-    print(
-        f"warning: real {name} can't be had, so this run uses a sample: {origin.sample}.\n"
-        f"Its figures are not {name} figures. Tried:{report}\n{advice}",
-        file=sys.stderr,
-    )
-    return None, "sample"
-
-
-def _download(origin: Origin) -> Path:
-    """Fetch into the Keras cache: temporary file, SHA-256, then an atomic rename."""
-    import pooch
-    import requests
-
-    try:
-        return Path(
-            pooch.retrieve(
-                origin.url,
-                known_hash=f"sha256:{origin.url_sha256}",
-                fname=origin.files[0],
-                path=keras_cache(),
-                downloader=pooch.HTTPDownloader(progressbar=True, timeout=(3, 30)),
-            )
-        )
-    except (requests.RequestException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{origin.url}: {type(error).__name__}: {reason[:200]}") from error
-
-
 def _sample_digits() -> dict[str, np.ndarray]:
     """scikit-learn's digits in MNIST's form: 8x8 enlarged to 20x20, centred in 28x28, 0 to 255.
 
@@ -304,7 +252,7 @@ def _sample_digits() -> dict[str, np.ndarray]:
 
 
 def _sample_patterns() -> dict[str, np.ndarray]:
-    """1,200 pictures, 32x32: ten patterns in random colours, places and sizes on noisy grounds.
+    """1,200 images, 32x32: ten patterns in random colours, places and sizes on noisy backgrounds.
 
     The patterns, labels 0 to 9: disc, ring, square, frame, cross, triangle, horizontal stripes,
     vertical stripes, checks, dots. Seed 0; the last 200 are the test part.
@@ -330,11 +278,11 @@ def _sample_patterns() -> dict[str, np.ndarray]:
             ((y // period) + (x // period)) % 2 == 0,
             ((y % period) < period / 2) & ((x % period) < period / 2),
         )[label]
-        ground, colour = rng.integers(0, 256, 3), rng.integers(0, 256, 3)
-        while abs(ground - colour).sum() < 150:
+        background, colour = rng.integers(0, 256, 3), rng.integers(0, 256, 3)
+        while abs(background - colour).sum() < 150:
             colour = rng.integers(0, 256, 3)
-        picture = np.where(ink[..., None], colour, ground) + rng.normal(0, 20, (32, 32, 3))
-        image[:] = np.clip(picture, 0, 255)
+        noisy = np.where(ink[..., None], colour, background) + rng.normal(0, 20, (32, 32, 3))
+        image[:] = np.clip(noisy, 0, 255)
     labels = labels.astype(np.uint8)
     return {
         "x_train": images[:1000],

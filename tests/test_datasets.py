@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labkit import datasets, load_cifar10, load_mnist
+from labkit import datasets, files, load_cifar10, load_mnist
 
 SHAPES = {"x_train": (8, 28, 28), "y_train": (8,), "x_test": (4, 28, 28), "y_test": (4,)}
 
@@ -47,11 +47,11 @@ def mirror(tmp_path, monkeypatch):
     origin = replace(
         datasets.ORIGINS["mnist"],
         url=f"http://127.0.0.1:{server.server_port}/mnist.npz",
-        url_sha256=hashlib.sha256(served.read_bytes()).hexdigest(),
+        digest=f"sha256:{hashlib.sha256(served.read_bytes()).hexdigest()}",
         content_sha256=content.hexdigest(),
-        shapes=SHAPES,
     )
     monkeypatch.setitem(datasets.ORIGINS, "mnist", origin)
+    monkeypatch.setitem(datasets.SHAPES, "mnist", SHAPES)
     yield served
     server.shutdown()
     server.server_close()
@@ -97,17 +97,10 @@ def test_real_without_file_and_network_is_exit_code_2(capsys, no_network):
     assert "LABKIT_DATA" in capsys.readouterr().err
 
 
-def test_script_without_file_and_network_has_no_traceback(python):
-    done = python("tp1_mnist_api/train_model.py", "--data", "real")
-    assert done.returncode == 2
-    assert "error: --data real" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_download_is_verified_and_cached(mirror):
     data = load_mnist("real")
     assert data.source == f"real:{datasets.ORIGINS['mnist'].content_sha256[:8]}"
-    assert (datasets.keras_cache() / "mnist.npz").read_bytes() == mirror.read_bytes()
+    assert (files.keras_cache() / "mnist.npz").read_bytes() == mirror.read_bytes()
     mirror.unlink()  # the second time, the cache answers
     assert load_mnist("real").source == data.source
 
@@ -115,7 +108,7 @@ def test_download_is_verified_and_cached(mirror):
 @pytest.mark.parametrize("damage", [truncate, tamper, replace_by_error_page])
 def test_damaged_cache_is_named_and_replaced(mirror, damage, capsys):
     load_mnist("real")
-    cached = datasets.keras_cache() / "mnist.npz"
+    cached = files.keras_cache() / "mnist.npz"
     damage(cached)
     assert load_mnist("real").source.startswith("real:")
     assert str(cached) in capsys.readouterr().err
@@ -141,7 +134,71 @@ def test_tampered_download_is_never_used(mirror, capsys):
     tamper(mirror)
     with pytest.raises(SystemExit):
         load_mnist("real")
-    assert not (datasets.keras_cache() / "mnist.npz").exists()
+    assert not (files.keras_cache() / "mnist.npz").exists()
+
+
+# --- Any origin ------------------------------------------------------------------------------
+
+
+ORIGIN = files.Origin(
+    name="Tiny", credit="nobody", licence="none", files=("tiny.txt", "old/tiny.txt"),
+    page="http://example.org/tiny", sample="a made-up word",
+)  # fmt: skip
+
+
+def read_word(path: Path) -> tuple[str, str]:
+    if "bad" in path.read_text():
+        raise files.DataError(f"{path}: damaged")
+    return path.read_text(), "0123456789abcdef"
+
+
+def test_every_name_is_looked_for_and_a_good_file_wins(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    (tmp_path / "old").mkdir()
+    (tmp_path / "tiny.txt").write_text("bad")
+    (tmp_path / "old" / "tiny.txt").write_text("good")
+    assert files.obtain(ORIGIN, "auto", read_word, lambda: "") == ("good", "real:01234567")
+    assert f"not used: {tmp_path / 'tiny.txt'}: damaged" in capsys.readouterr().err
+
+
+def test_auto_warns_and_real_refuses(capsys):
+    assert files.obtain(ORIGIN, "auto", read_word, lambda: "made up") == ("made up", "sample")
+    warning = capsys.readouterr().err
+    assert "a made-up word" in warning
+    assert "Tiny figures" in warning
+    assert "http://example.org/tiny" in warning
+    with pytest.raises(SystemExit, match="2"):
+        files.obtain(ORIGIN, "real", read_word, lambda: "made up")
+    assert "--data real: Tiny can't be had" in capsys.readouterr().err
+    assert files.obtain(ORIGIN, "sample", read_word, lambda: "made up") == ("made up", "sample")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_the_user_names_is_read_or_refused(tmp_path, monkeypatch, capsys):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    assert files.obtain(ORIGIN, "auto", read_word, lambda: "", mine)[0] == "mine"
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
+    (tmp_path / "tiny.txt").write_text("another")
+    mine.write_text("bad")
+    with pytest.raises(SystemExit, match="2"):
+        files.obtain(ORIGIN, "auto", read_word, lambda: "made up", mine)
+    assert str(mine) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_verify_names_what_is_wrong(tmp_path, algorithm):
+    path = tmp_path / "file"
+    with pytest.raises(files.DataError, match="file: absent"):
+        files.verify(path, f"{algorithm}:00")
+    path.write_bytes(b"content")
+    right = f"{algorithm}:{hashlib.new(algorithm, b'content').hexdigest()}"
+    assert files.verify(path, right) == hashlib.sha256(b"content").hexdigest()
+    path.write_bytes(b"contents")
+    with pytest.raises(files.DataError, match=f"its {algorithm} is .*the official file's"):
+        files.verify(path, right)
+    with pytest.raises(files.DataError, match="unreadable"):
+        files.verify(tmp_path, right)
 
 
 @pytest.mark.realdata
@@ -195,9 +252,9 @@ def small_cifar(monkeypatch, tmp_path) -> tuple[np.ndarray, np.ndarray]:
         datasets.ORIGINS["cifar10"],
         url="http://127.0.0.1:9/cifar.tar.gz",
         content_sha256=digest.hexdigest(),
-        shapes=shapes,
     )
     monkeypatch.setitem(datasets.ORIGINS, "cifar10", origin)
+    monkeypatch.setitem(datasets.SHAPES, "cifar10", shapes)
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path / "data"))
     (tmp_path / "data").mkdir()
     return images, labels
@@ -216,7 +273,7 @@ def test_cifar10_is_read_from_each_of_its_forms(form, small_cifar, tmp_path):
     elif form == "folder":
         cifar_batches(data / "cifar-10-batches-py", images, labels)
     elif form == "keras":
-        cache = datasets.keras_cache() / "cifar-10-batches-py-target"
+        cache = files.keras_cache() / "cifar-10-batches-py-target"
         cifar_batches(cache / "cifar-10-batches-py", images, labels)
     else:
         folder = cifar_batches(tmp_path / "official" / "cifar-10-batches-py", images, labels)

@@ -33,3 +33,16 @@ def test_a_commit_is_dirty_by_its_code_not_by_its_results(tmp_path, monkeypatch)
     assert machine.commit() == clean
     code.write_text("2")
     assert machine.commit() == f"{clean}-dirty"
+
+
+def test_the_days_speed_is_measured_once_and_told_from_then_on(monkeypatch):
+    machine.measure_speed.cache_clear()
+    try:
+        assert "gflops" not in machine.describe()
+        speed = machine.measure_speed()
+        assert 1 < speed["gflops"] < 1e6
+        assert speed["gflops_precision"] == machine.fast_precision()
+        assert machine.measure_speed() is speed
+        assert machine.describe().items() >= speed.items()
+    finally:
+        machine.measure_speed.cache_clear()

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import mlflow
 import numpy as np
 import pytest
@@ -20,8 +23,68 @@ from labkit import tracking
 from tests.conftest import ROOT
 
 TRAIN = "tp1_mnist_api.train_model"
-# Two epochs would end before the signal; the second phase of a one-cycle rate must be crossed.
-ARGUMENTS = ["--model", "dense-strong", "--epochs", "6", "--data", "sample"]
+TRAINING = """
+import os
+import time
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+import labkit
+from labkit.batches import Batches
+
+
+@dataclass(frozen=True)
+class Config:
+    epochs: int = 6
+    resume: bool = False
+
+
+def noisy(x, y, rng):
+    return x + rng.normal(0, 0.1, x.shape).astype("float32"), y
+
+
+def main(argv=None):
+    config = labkit.parse(Config, argv)
+    with labkit.start_run(__file__, config, "sample", "net-adamw-mse-s0") as run:
+        labkit.prepare(0)
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(2, 64, 3)).astype("float32")
+        model = keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(16, "relu"), keras.layers.BatchNormalization(),
+             keras.layers.Dropout(0.5), keras.layers.Dense(3)]
+        )
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.001, 18, warmup_target=0.05, warmup_steps=6  # its peak lies behind the interruption
+        )
+        model.compile(keras.optimizers.AdamW(rate), "mse", jit_compile=False)
+        pause = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: time.sleep(float(os.environ.get("PAUSE", "0")))
+        )
+        model.fit(
+            Batches(x, y, 16, 0, run.first_epoch, noisy), validation_data=(x, y),
+            epochs=config.epochs, initial_epoch=run.first_epoch, shuffle=False, verbose=0,
+            callbacks=[run.keeps_best("val_loss", "min"), run.checkpoints(model), pause],
+        )
+        model.load_weights(run.best_file)
+        run.log_metrics({"mse": model.evaluate(x, y, verbose=0)})
+        model.save(run.folder / "model.keras")
+    return run.metrics
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture
+def script(tmp_path) -> Path:
+    """A small training with everything that a resume must restore."""
+    path = tmp_path / "tp9_scratch" / "train.py"
+    path.parent.mkdir()
+    path.write_text(TRAINING)
+    return path
 
 
 @dataclass(frozen=True)
@@ -32,60 +95,56 @@ class Config:
     resume: bool = False
 
 
-def start_training(*arguments: str) -> subprocess.Popen:
-    script = str(ROOT / "tp1_mnist_api" / "train_model.py")
+def start_training(script: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, script, *ARGUMENTS, *arguments],
+        [sys.executable, str(script), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=os.environ | {"PAUSE": "0.5"},
+        # Whoever starts the tests in the background may have told their children to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
 def wait_for_checkpoint(home: Path, process: subprocess.Popen) -> Path:
-    for _ in range(1200):
-        found = list((home / "outputs" / TRAIN).glob("*/checkpoint.npz"))
+    for _ in range(2400):
+        found = list((home / "outputs" / "tp9_scratch.train").glob("*/checkpoint.npz"))
         if found:
             return found[0].parent
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
-    raise AssertionError("no checkpoint after 60 s")
+    raise AssertionError("no checkpoint after 120 s")
 
 
 def finished_state(folder: Path) -> dict:
     return json.loads((folder / "state.json").read_text())
 
 
-def test_killed_and_resumed_equals_uninterrupted(home, tmp_path, monkeypatch):
-    process = start_training()
+def test_killed_and_resumed_equals_uninterrupted(home, tmp_path, monkeypatch, script, capsys):
+    process = start_training(script)
     folder = wait_for_checkpoint(home, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert finished_state(folder)["status"] == "RUNNING"
 
-    process = start_training("--resume")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert "resumed after epoch" in output
+    train = runpy.run_path(str(script))["main"]
+    train(["--resume"])
+    assert "resumed after epoch" in capsys.readouterr().out
     resumed = finished_state(folder)
-    assert len(list((home / "outputs" / TRAIN).glob("*/state.json"))) == 1
-    tracking.open_store("tp1_mnist_api")
+    assert len(list((home / "outputs" / "tp9_scratch.train").glob("*/state.json"))) == 1
+    tracking.open_store("tp9_scratch")
     runs = mlflow.search_runs()
     assert list(runs["status"]) == ["FINISHED"]
     curve = mlflow.MlflowClient().get_metric_history(runs["run_id"][0], "val_loss")
     assert [point.step for point in curve] == list(range(6))  # none lost, none twice
 
     monkeypatch.setenv("LABKIT_HOME", str(tmp_path / "other"))
-    process = start_training()
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    whole_folder = next((tmp_path / "other" / "outputs" / TRAIN).glob("*/state.json")).parent
+    train([])
+    (whole_folder,) = (tmp_path / "other" / "outputs" / "tp9_scratch.train").iterdir()
     whole = finished_state(whole_folder)
-    for name, value in whole["metrics"].items():
-        if name != "train_seconds":
-            assert resumed["metrics"][name] == value, name
-    import keras
-
+    assert resumed["metrics"] == whole["metrics"]
+    assert resumed["history"] == whole["history"]
     first, second = (
         keras.saving.load_model(path / "model.keras").get_weights()
         for path in (folder, whole_folder)
@@ -94,28 +153,28 @@ def test_killed_and_resumed_equals_uninterrupted(home, tmp_path, monkeypatch):
         np.testing.assert_array_equal(left, right)
 
 
-def test_interrupt_keeps_partial_results_and_marks_the_run_killed(home):
-    process = start_training("--epochs", "200")
+def test_interrupt_keeps_partial_results_and_marks_the_run_killed(home, script):
+    process = start_training(script, "--epochs", "1000")
     folder = wait_for_checkpoint(home, process)
-    for _ in range(10):
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):  # Python may lose one in a destructor
-            output, _ = process.communicate(timeout=10)
+    for _ in range(60):
+        if finished_state(folder)["status"] == "RUNNING":  # Python may lose one in a destructor
+            process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            output, _ = process.communicate(timeout=2)
             break
     else:
         process.kill()
     assert process.returncode == 130
     assert "Interrupted" in output
-    assert "Traceback" not in output
+    ignored = r"Exception ignored in.*?KeyboardInterrupt: *\n"  # printed by Python's destructors
+    assert "Traceback" not in re.sub(ignored, "", output, flags=re.DOTALL)
     assert finished_state(folder)["status"] == "KILLED"
     assert (folder / "checkpoint.npz").exists()
-    tracking.open_store("tp1_mnist_api")
+    tracking.open_store("tp9_scratch")
     assert list(mlflow.search_runs()["status"]) == ["KILLED"]
 
 
 def test_the_best_weights_are_those_of_all_parts_and_go_when_the_run_is_finished(home):
-    import keras
-
     x, y = np.ones((8, 1), np.float32), np.zeros(8, np.float32)
 
     def train(run: labkit.Run, epochs: int) -> keras.Model:
@@ -190,28 +249,6 @@ def test_finished_run_is_not_repeated_and_other_settings_are(home):
         assert not other.is_finished
 
 
-def test_edited_code_is_not_resumed(home, tmp_path):
-    lab = tmp_path / "lab"
-    lab.mkdir()
-    (lab / "train.py").write_text('from lab.models import build\nfast = lazy("lab.fast")')
-    (lab / "models.py").write_text("build = 1")
-    (lab / "fast.py").write_text("")
-    (lab / "other.py").write_text("")
-
-    def is_found() -> bool:
-        script = str(lab / "train.py")
-        with labkit.start_run(script, Config(resume=True), "sample", "net-adam-mse-s0") as run:
-            return run.is_finished
-
-    assert not is_found()
-    assert is_found()
-    (lab / "other.py").write_text("unrelated = 1")
-    assert is_found()
-    for module in ("models.py", "fast.py"):
-        (lab / module).write_text("build = 2")
-        assert not is_found()
-
-
 def test_a_run_in_progress_is_not_resumed_by_a_second_process(home):
     with (
         labkit.start_run(__file__, Config(), "sample", "net-adam-mse-s0") as first,
@@ -223,16 +260,16 @@ def test_a_run_in_progress_is_not_resumed_by_a_second_process(home):
 def test_full_disk_keeps_the_checkpoint_before(home, capsys):
     with labkit.start_run(__file__, Config(), "sample", "net-adam-mse-s0") as run:
         run.record_epoch(0, {"loss": 1.0}, [np.zeros(1000)])
-        before = run.checkpoint_file.read_bytes()
+        before = run.checkpoint.file.read_bytes()
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-        run._mirrors = False  # only the checkpoint is to hit the limit
+        run.mirror.active = False  # only the checkpoint is to hit the limit
         try:
             run.record_epoch(1, {"loss": 0.5}, [np.zeros(100_000)])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert "epoch 2 is not saved" in capsys.readouterr().err
-        assert run.checkpoint_file.read_bytes() == before
+        assert run.checkpoint.file.read_bytes() == before
         assert not list(run.folder.glob("*.part*"))
 
 

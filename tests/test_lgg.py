@@ -1,4 +1,4 @@
-"""TP4's MRI loader: the official layout written in miniature, its damage, and no patient twice."""
+"""The LGG loader: the official layout written in miniature, its damage, and no patient twice."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import labkit
-from tp4_unet_conv3d import mri
+from labkit import lgg
 
 
 def write_tree(root: Path, patients: int = 8, slices: int = 3, ending: str = ".tif") -> Path:
@@ -21,7 +21,7 @@ def write_tree(root: Path, patients: int = 8, slices: int = 3, ending: str = ".t
         for index in range(8, 8 + slices):  # 8, 9, 10: sorted as text, 10 would come first
             image = rng.integers(0, 8, (256, 256, 3), dtype=np.uint8)
             image[60:200, 60:200] += np.uint8(100)
-            image[100:140, 100:140, mri.FLAIR] = 100 + 10 * index
+            image[100:140, 100:140, lgg.FLAIR] = 100 + 10 * index
             mask = np.zeros((256, 256), np.uint8)
             if index > 8:
                 mask[100:140, 100:140] = 255
@@ -38,7 +38,7 @@ def tree(tmp_path, monkeypatch):
 
 
 def test_official_layout(tree):
-    parts, source = mri.load()
+    parts, source = lgg.load_slices()
     assert source.startswith("real:")
     assert len(source) == len("real:") + 8
     assert list(parts) == ["train", "validation", "test"]
@@ -50,20 +50,20 @@ def test_official_layout(tree):
         # Slices in the order of their numbers: the tumour gets brighter from 8 to 10.
         inside = found.images[:3, 55:65, 55:65, 0].mean(axis=(1, 2))
         assert (np.diff(inside) > 0).all()
-    assert mri.load()[1] == source
+    assert lgg.load_slices()[1] == source
 
 
 def test_no_patient_is_in_two_parts(tree):
-    parts, _ = mri.load()
+    parts, _ = lgg.load_slices()
     patients = [set(found.patients) for found in parts.values()]
     assert sum(map(len, patients)) == len(set.union(*patients)) == 8
 
 
 def test_the_split_is_by_name_alone(tree):
     names = [f"patient{number}" for number in range(100)]
-    parts = mri.split(tree, names)
+    parts = lgg.split(tree, names)
     assert [len(part) for part in parts.values()] == [70, 15, 15]
-    assert mri.split(tree, names[::-1]) == {
+    assert lgg.split(tree, names[::-1]) == {
         name: part if name != "train" else sorted(part) for name, part in parts.items()
     }
 
@@ -73,40 +73,40 @@ def test_split_file(tree):
     parts = ["val", "test", *["train"] * 6]
     rows = [f"{name},{part}" for name, part in zip(names, parts, strict=True)]
     (tree / "split.csv").write_text("\n".join(["patient,split", *rows, rows[0]]))
-    found, _ = mri.load()
+    found, _ = lgg.load_slices()
     assert set(found["validation"].patients) == {names[0]}
     assert set(found["test"].patients) == {names[1]}
 
     (tree / "split.csv").write_text("\n".join(["patient,split", *rows, f"{names[0]},train"]))
     with pytest.raises(labkit.DataError, match="in two parts"):
-        mri.read(tree)
+        lgg.read_slices(tree)
     (tree / "split.csv").write_text("\n".join(["patient,split", *rows[1:]]))
     with pytest.raises(labkit.DataError, match=f"{names[0]} is in no part"):
-        mri.read(tree)
+        lgg.read_slices(tree)
     (tree / "split.csv").write_text("\n".join(["patient,split", f"{names[0]},training"]))
     with pytest.raises(labkit.DataError, match=r"line 2: patient .*, split training"):
-        mri.read(tree)
+        lgg.read_slices(tree)
     (tree / "split.csv").write_text("\n".join(["name,part", *rows]))
     with pytest.raises(labkit.DataError, match="columns patient and split are needed"):
-        mri.read(tree)
+        lgg.read_slices(tree)
 
 
 def test_a_patient_is_normalised_without_looking_at_masks(tree):
-    parts, _ = mri.load()
+    parts, _ = lgg.load_slices()
     brain = parts["test"].images[:, 30:100, 30:100]
     assert abs(brain.mean()) < 0.1
     assert brain.std() == pytest.approx(1, abs=0.1)
-    flat = mri.normalise(np.zeros((2, 4, 4, 1), np.uint8))
+    flat = lgg.normalise(np.zeros((2, 4, 4, 1), np.uint8))
     assert np.isfinite(flat).all()
 
 
 def test_missing_data_is_one_clear_error(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
-        mri.load()
+        lgg.load_slices()
     assert "LABKIT_DATA: not set" in capsys.readouterr().err
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
     with pytest.raises(SystemExit, match="2"):
-        mri.load()
+        lgg.load_slices()
     message = capsys.readouterr().err
     assert f"{tmp_path}/kaggle_3m: absent" in message
     assert "mateuszbuda/lgg-mri-segmentation" in message
@@ -117,31 +117,31 @@ def test_damage_is_named(tree, capsys):
     victim = sorted(folder.glob("*_9.tif"))[0]
     victim.write_bytes(victim.read_bytes()[:1000])
     with pytest.raises(SystemExit, match="2"):
-        mri.load()
+        lgg.load_slices()
     message = capsys.readouterr().err
     assert str(victim) in message
     assert "truncated or unreadable" in message
     victim.unlink()
     with pytest.raises(labkit.DataError, match="there is no slice"):
-        mri.read(tree)
+        lgg.read_slices(tree)
     mask = victim.with_name(f"{victim.stem}_mask.tif")
     mask.rename(victim.with_name("ninth_mask.tif"))
     with pytest.raises(labkit.DataError, match="not named"):
-        mri.read(tree)
+        lgg.read_slices(tree)
     shutil.rmtree(folder)
     folder.mkdir()
     with pytest.raises(labkit.DataError, match="no masks"):
-        mri.read(tree)
+        lgg.read_slices(tree)
 
 
 def test_too_few_patients(tmp_path):
     with pytest.raises(labkit.DataError, match="too few"):
-        mri.read(write_tree(tmp_path, patients=2, slices=1, ending=".png"))
+        lgg.read_slices(write_tree(tmp_path, patients=2, slices=1, ending=".png"))
 
 
 @pytest.mark.realdata
 def test_the_real_set(real_data):
-    parts, source = mri.load()
+    parts, source = lgg.load_slices()
     assert source.startswith("real:")
     patients = [set(found.patients) for found in parts.values()]
     assert sum(map(len, patients)) == len(set.union(*patients)) == 110

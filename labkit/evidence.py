@@ -1,7 +1,6 @@
-"""From trials to conclusions: intervals, paired tests, tables, figures.
+"""From trials to conclusions: intervals, paired tests, sentences, tables, figures.
 
-An *outcome* is what `comparison.run_trial` returns: a dictionary with the trial's settings, its
-final metrics and its history.
+Samples hold one value per seed, the same seeds in the same order for every configuration.
 """
 
 from __future__ import annotations
@@ -9,30 +8,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-import labkit
 from labkit import figures
-from labkit.results import summary
+from labkit.arguments import lazy
+from labkit.results import in_words
 
-stats = labkit.lazy("scipy.stats")
+if TYPE_CHECKING:
+    from labkit.comparison import Outcome
+
+stats = lazy("scipy.stats")
 
 
-def values(outcomes: list[dict], metric: str) -> dict[str, list[float]]:
-    """`metric` of each configuration, over its seeds in their order."""
-    found: dict[str, list[float]] = {}
-    for outcome in sorted(outcomes, key=lambda outcome: outcome["trial"]["seed"]):
-        found.setdefault(outcome["trial"]["configuration"], []).append(outcome["metrics"][metric])
-    order = dict.fromkeys(outcome["trial"]["configuration"] for outcome in outcomes)
-    return {configuration: found[configuration] for configuration in order}
+def values(outcomes: list[Outcome], metric: str) -> dict[str, list[float]]:
+    """`metric` of each configuration, over its seeds in their order.
+
+    Usage: `values(outcomes, "test_accuracy")["adam_0.001"]`. Trials without the metric, such as the
+    time to a target that was never reached, are left out; a configuration may have none.
+    """
+    found: dict[str, list[float]] = {outcome.configuration: [] for outcome in outcomes}
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.trial.seed):
+        if metric in outcome.metrics:
+            found[outcome.configuration].append(outcome.metrics[metric])
+    return found
 
 
 # --- Statistics ----------------------------------------------------------------------------------
 
 
 def mean_interval(sample: Sequence[float]) -> tuple[float, float]:
-    """Student's 95 % interval of the mean over seeds; the mean itself where all are equal."""
+    """Student's 95 % interval of the mean over seeds; the mean itself where all are equal.
+
+    Usage: `low, high = mean_interval([0.97, 0.98])`.
+    """
     if np.ptp(sample) == 0:
         return float(sample[0]), float(sample[0])
     mean, error = np.mean(sample), stats.sem(sample)
@@ -42,7 +52,7 @@ def mean_interval(sample: Sequence[float]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two configurations compared seed by seed."""
+    """Two configurations compared seed by seed. Usage: `compare_pairs(samples)[0].p`."""
 
     first: str
     second: str
@@ -63,7 +73,9 @@ class Pair:
 def compare_pairs(samples: dict[str, list[float]], base: str | None = None) -> list[Pair]:
     """Paired t-tests, p adjusted for their number by Holm (Scand. J. Stat. 1979).
 
-    `samples` holds one value a seed, same seeds in the same order. With `base`, every other
+    Usage: `compare_pairs(values(outcomes, "test_accuracy"), base="adam")`.
+
+    With `base`, every other
     configuration is compared to that one only; otherwise all are compared to each other. A few
     seeds can't check the t-test's assumption, differences of normal distribution.
     """
@@ -87,7 +99,10 @@ def compare_pairs(samples: dict[str, list[float]], base: str | None = None) -> l
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of `p_values`, in their order."""
+    """Holm's step-down adjustment of `p_values`, in their order.
+
+    Usage: `holm([0.01, 0.04])`.
+    """
     order = np.argsort(p_values)
     factors = np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))
@@ -97,6 +112,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def indistinguishable_groups(samples: dict[str, list[float]]) -> list[list[str]]:
     """Neighbours in the ranking by mean, best first, of which no two can be told apart.
+
+    Usage: `indistinguishable_groups(samples)[0]`.
 
     Only groups of two or more that lie in no larger group; a configuration may be in several.
     """
@@ -119,13 +136,19 @@ def indistinguishable_groups(samples: dict[str, list[float]]) -> list[list[str]]
 
 
 def percent(sample: Sequence[float], digits: int = 2) -> str:
-    """Mean and 95 % interval in percent: `98.10 % [98.02, 98.18]`."""
+    """Mean and 95 % interval in percent: `98.10 % [98.02, 98.18]`.
+
+    Usage: `percent([0.97, 0.98])`.
+    """
     low, high = mean_interval(sample)
     return f"{100 * np.mean(sample):.{digits}f} % [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
 def difference_in_words(pair: Pair, what: str) -> str:
-    """One sentence on a pair: who is ahead and by how much, or that nobody is."""
+    """One sentence on a pair: who is ahead and by how much, or that nobody is.
+
+    Usage: `difference_in_words(pair, "test accuracy")`.
+    """
     size = f"{100 * pair.difference:+.2f} points [{100 * pair.low:+.2f}, {100 * pair.high:+.2f}]"
     chance = f"= {pair.p:.3f}" if pair.p >= 0.001 else "< 0.001"
     if pair.distinguishable:
@@ -136,24 +159,31 @@ def difference_in_words(pair: Pair, what: str) -> str:
     return f"{told}: {size}, adjusted p {chance}."
 
 
-def markdown(outcomes: list[dict], columns: dict[str, str]) -> str:
-    """A table, one row a configuration: mean ± standard deviation of each metric in `columns`."""
-    names = values(outcomes, next(iter(columns)))
+def markdown(outcomes: list[Outcome], columns: dict[str, str]) -> str:
+    """A table, one row per configuration: mean ± standard deviation of each metric in `columns`.
+
+    Usage: `markdown(outcomes, {"test_accuracy": "test %"})`. Accuracies are in percent.
+    """
     lines = ["| configuration | " + " | ".join(columns.values()) + " |"]
     lines.append("| --- |" + " --- |" * len(columns))
-    for name in names:
+    samples = {metric: values(outcomes, metric) for metric in columns}
+    for name in dict.fromkeys(outcome.configuration for outcome in outcomes):
         cells = []
-        for metric in columns:
-            found = summary(values(outcomes, metric)[name])
-            factor, digits = (100, 2) if "accuracy" in metric else (1, 3)
-            spread = "" if found["std"] is None else f" ± {factor * found['std']:.{digits}f}"
-            cells.append(f"{factor * found['mean']:.{digits}f}{spread}")
+        for metric, sample in samples.items():
+            factor = 100 if "accuracy" in metric else 1
+            scaled = [factor * value for value in sample[name]]
+            small = factor == 1 and np.max(scaled, initial=0) <= 1
+            is_target = "_to_" in metric  # which a training may never reach
+            cells.append(in_words(scaled, 3 if small else 2) if scaled or is_target else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def ranking_figure(samples: dict[str, list[float]], label: str) -> figures.Figure:
-    """Means with 95 % intervals, best on top; a bar joins those that can't be told apart."""
+    """Means with 95 % intervals, best on top; a bar joins those that can't be told apart.
+
+    Usage: `ranking_figure(samples, "test accuracy (%)")`.
+    """
     ranked = sorted(samples, key=lambda name: np.mean(samples[name]))
     figure, axis = figures.subplots(size=(7, 1.2 + 0.5 * len(ranked)))
     for height, name in enumerate(ranked):
@@ -172,21 +202,25 @@ def ranking_figure(samples: dict[str, list[float]], label: str) -> figures.Figur
     return figure
 
 
-def curves_figure(outcomes: list[dict], panels: dict[str, str]) -> figures.Figure:
-    """A panel a metric: its mean over seeds against epochs, a line a configuration."""
+def curves_figure(outcomes: list[Outcome], panels: dict[str, str]) -> figures.Figure:
+    """A panel per metric: mean and range over seeds against epochs, a line per configuration.
+
+    Usage: `curves_figure(outcomes, {"val_loss": "validation loss"})`. Trainings that ended early
+    count as long as they went on.
+    """
     figure, axes = figures.subplots(1, len(panels), size=(5.5 * len(panels), 4.2))
     styles = ["-", "--", ":", "-."]
     for axis, (metric, label) in zip(np.atleast_1d(axes), panels.items(), strict=True):
-        for index, name in enumerate(values(outcomes, "train_seconds")):
-            runs = [
-                outcome["history"][metric]
-                for outcome in outcomes
-                if outcome["trial"]["configuration"] == name
-            ]
-            epochs = np.arange(1, len(runs[0]) + 1)
-            axis.plot(epochs, np.mean(runs, axis=0), styles[index // 6], label=name, marker=".")
+        for index, name in enumerate(values(outcomes, metric)):
+            runs = [o.history[metric] for o in outcomes if o.configuration == name]
+            table = np.full((len(runs), max(map(len, runs))), np.nan)
+            for row, run in zip(table, runs, strict=True):
+                row[: len(run)] = run
+            epochs = np.arange(1, table.shape[1] + 1)
+            axis.plot(epochs, np.nanmean(table, axis=0), styles[index // 6], label=name, marker=".")
             if len(runs) > 1:
-                axis.fill_between(epochs, np.min(runs, axis=0), np.max(runs, axis=0), alpha=0.12)
+                low, high = np.nanmin(table, axis=0), np.nanmax(table, axis=0)
+                axis.fill_between(epochs, low, high, alpha=0.12)
         axis.set(xlabel="epoch", title=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
     np.atleast_1d(axes)[-1].legend(fontsize=8)

@@ -19,34 +19,48 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
-import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-import labkit
-from labkit.arguments import fail
+from labkit.files import UNREADABLE, DataError, Origin, obtain
 
 SIZE = 128
 FLAIR = 1
 """Its channel; gliomas are brightest there."""
-VOLUMES = "lgg_volumes_flair96.npz"
 SLICES = 32
 """To which all volumes are resampled; they have 24 to 60."""
-PLACES = ("kaggle_3m", "lgg-mri-segmentation/kaggle_3m", "lgg_mri_segmentation/kaggle_3m")
 ENDINGS = (".tif", ".png", ".jpg")
 PARTS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-ADVICE = (
-    "Unpack https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation into a folder, so "
-    "that it holds kaggle_3m/<patient>/*.tif, and set LABKIT_DATA to that folder."
-)
+CREDIT = "M. Buda, A. Saha, M. A. Mazurowski; The Cancer Imaging Archive, TCGA-LGG"
+PAGE = "https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation"
+ORIGINS = {
+    "slices": Origin(
+        name="LGG segmentation",
+        credit=CREDIT,
+        licence="CC BY-NC-SA 4.0",
+        files=(
+            "kaggle_3m", "lgg-mri-segmentation/kaggle_3m", "lgg_mri_segmentation/kaggle_3m",
+        ),
+        page=PAGE,
+        sample="",
+    ),
+    "volumes": Origin(
+        name="LGG volumes",
+        credit=CREDIT,
+        licence="CC BY-NC-SA 4.0",
+        files=("lgg_volumes_flair96.npz",),
+        page=PAGE,
+        sample="",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Slices of one part, those of a patient in a row and in their order."""
+    """Slices of one part, a patient's in a row. Usage: `load_slices()[0]["train"].images`."""
 
     images: np.ndarray
     """(n, 128, 128, 1) float32, FLAIR: 0 is the mean of the patient's brain, 1 its deviation."""
@@ -56,29 +70,25 @@ class Slices:
     """(n,) names."""
 
 
-def load(most: int | None = None) -> tuple[dict[str, Slices], str]:
-    """The parts train, validation and test, and `real:<8 digits of the files' SHA-256>`.
+def load_slices(most: int | None = None) -> tuple[dict[str, Slices], str]:
+    """The parts train, validation and test, and the source. Usage: `parts, source = load_slices()`.
 
-    `most` limits the patients of each part.
-    Leaves with exit code 2, naming what was tried, when the set is not there or is damaged.
+    `most` limits the patients of each part. Leaves with exit code 2, naming what was tried, when
+    the set is not there or is damaged.
     """
-    folder = os.environ.get("LABKIT_DATA")
-    tried = [Path(folder).expanduser() / place for place in PLACES] if folder else []
-    root = next((path for path in tried if path.is_dir()), None)
-    if root is None:
-        lines = [f"{path}: absent" for path in tried] or ["LABKIT_DATA: not set"]
-        fail("--data real: LGG can't be had. Tried:\n  - " + "\n  - ".join(lines) + f"\n{ADVICE}")
-    try:
-        return read(root, most)
-    except labkit.DataError as error:
-        fail(f"--data real: {error}\n{ADVICE}")
+    return obtain(ORIGINS["slices"], "real", partial(read_slices, most=most))
 
 
-def read(root: Path, most: int | None = None) -> tuple[dict[str, Slices], str]:
-    """As `load`, from `root`. Raises `DataError` naming the file that is damaged or missing."""
+def read_slices(root: Path, most: int | None = None) -> tuple[dict[str, Slices], str]:
+    """The parts below `root` and the SHA-256 of all files. Usage: `read_slices(Path("kaggle_3m"))`.
+
+    Raises `DataError` naming the file that is damaged or missing.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no folder")
     found = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
     if not found:
-        raise labkit.DataError(f"{root}: no patients' folders")
+        raise DataError(f"{root}: no patients' folders")
     parts: dict[str, Slices] = {}
     digest = hashlib.sha256()
     for part, patients in split(root, sorted(found)).items():
@@ -87,25 +97,30 @@ def read(root: Path, most: int | None = None) -> tuple[dict[str, Slices], str]:
         images, masks = (np.concatenate(arrays) for arrays in zip(*series, strict=True))
         names = np.repeat(patients, [len(slices) for slices, _ in series])
         parts[part] = Slices(images, masks, names)
-    return parts, f"real:{digest.hexdigest()[:8]}"
+    return parts, digest.hexdigest()
 
 
-def load_volumes(
-    most: int | None = None,
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], str]:
-    """Whole volumes (n, 32, 96, 96, 1) float32 and their masks (n, 32, 96, 96) bool, by part.
+Volumes = dict[str, tuple[np.ndarray, np.ndarray]]
 
-    Also `real:<8 digits of the file's SHA-256>`. Normalised as slices are. The last quarter of the
-    training patients, in the order of their names, validates. `most` limits the patients of each
-    part. Leaves with exit code 2, naming what was tried, when the file is not there or is damaged.
+
+def load_volumes(most: int | None = None) -> tuple[Volumes, str]:
+    """Whole volumes and their masks by part, and the source. Usage: `load_volumes()[0]["test"]`.
+
+    Volumes (n, 32, 96, 96, 1) float32, normalised as slices are, and masks (n, 32, 96, 96) bool.
+    The last quarter of the training patients, in the order of their names, validates. `most` limits
+    the patients of each part. Leaves with exit code 2, naming what was tried, when the file is not
+    there or is damaged.
     """
-    folder = os.environ.get("LABKIT_DATA")
-    path = Path(folder).expanduser() / VOLUMES if folder else None
-    if path is None or not path.exists():
-        tried = f"{path}: absent" if path else "LABKIT_DATA: not set"
-        fail(f"--data real: whole volumes can't be had. Tried:\n  - {tried}")
+    return obtain(ORIGINS["volumes"], "real", partial(read_volumes, most=most))
+
+
+def read_volumes(path: Path, most: int | None = None) -> tuple[Volumes, str]:
+    """The parts in the file `path` and its SHA-256. Usage: `read_volumes(Path("volumes.npz"))`.
+
+    Raises `DataError` for a damaged file, or one of another layout.
+    """
     try:
-        source = f"real:{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             training, test = sorted(file["train_patients"]), sorted(file["test_patients"])
             held_out = max(1, len(training) // 4)
@@ -131,13 +146,15 @@ def load_volumes(
         return {
             part: tuple(np.stack(arrays) for arrays in zip(*found, strict=True))
             for part, found in pairs.items()
-        }, source
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        fail(f"--data real: {path} is damaged or of another layout ({error})")
+        }, digest
+    except UNREADABLE as error:
+        raise DataError(f"{path}: damaged or of another layout ({error})") from error
 
 
 def resample(volume: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`SLICES` slices at equal distances: linear between slices, and the nearest one's mask.
+
+    Usage: `volume, mask = resample(volume, mask)`.
 
     (d, h, w) uint8 and bool to (32, h, w, 1) float32, normalised, and (32, h, w) bool. Raises
     `ValueError` where the shapes differ.
@@ -154,6 +171,8 @@ def resample(volume: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def split(root: Path, patients: list[str]) -> dict[str, list[str]]:
     """Patients of each part, each in one part only; from `split.csv` or their names' SHA-256.
 
+    Usage: `split(Path("kaggle_3m"), names)["test"]`.
+
     Raises `DataError` for a patient who is in two parts, or in none, and for a malformed file.
     """
     parts: dict[str, list[str]] = {part: [] for part in ("train", "validation", "test")}
@@ -163,17 +182,17 @@ def split(root: Path, patients: list[str]) -> dict[str, list[str]]:
             rows = [(row.get("patient"), row.get("split")) for row in csv.DictReader(file)]
         for number, row in enumerate(rows, start=2):
             if row[1] not in PARTS:
-                raise labkit.DataError(
+                raise DataError(
                     f"{path}, line {number}: patient {row[0]}, split {row[1]}; the columns "
                     "patient and split are needed, and a split is train, val or test"
                 )
         pairs = {(patient, PARTS[part]) for patient, part in rows}
         placed = dict(pairs)
         if len(placed) < len(pairs):
-            raise labkit.DataError(f"{path}: a patient is in two parts")
+            raise DataError(f"{path}: a patient is in two parts")
         for patient in patients:
             if patient not in placed:
-                raise labkit.DataError(f"{path}: {patient} is in no part")
+                raise DataError(f"{path}: {patient} is in no part")
             parts[placed[patient]].append(patient)
     else:
         shuffled = sorted(patients, key=lambda name: hashlib.sha256(name.encode()).digest())
@@ -182,12 +201,14 @@ def split(root: Path, patients: list[str]) -> dict[str, list[str]]:
         parts["validation"] = sorted(shuffled[held_out : 2 * held_out])
         parts["train"] = sorted(shuffled[2 * held_out :])
     if not all(parts.values()):
-        raise labkit.DataError(f"{root}: {len(patients)} patients are too few for three parts")
+        raise DataError(f"{root}: {len(patients)} patients are too few for three parts")
     return parts
 
 
 def read_patient(folder: Path, digest: hashlib._Hash) -> tuple[np.ndarray, np.ndarray]:
     """FLAIR of all slices of `folder` in their order, normalised, and their masks.
+
+    Usage: `images, masks = read_patient(folder, hashlib.sha256())`.
 
     `digest` sees the bytes of all files. Raises `DataError` naming a file that has no partner or
     can't be read.
@@ -198,17 +219,19 @@ def read_patient(folder: Path, digest: hashlib._Hash) -> tuple[np.ndarray, np.nd
         partners = (mask_path.with_name(stem + ending) for ending in ENDINGS)
         image_path = next((path for path in partners if path.exists()), None)
         if image_path is None:
-            raise labkit.DataError(f"{mask_path}: there is no slice {stem} beside it")
+            raise DataError(f"{mask_path}: there is no slice {stem} beside it")
         images.append(_read(image_path, "RGB", digest))
         masks.append(_read(mask_path, "L", digest) > 127)
     if not images:
-        raise labkit.DataError(f"{folder}: no masks")
+        raise DataError(f"{folder}: no masks")
     volume = np.stack(images)[..., FLAIR : FLAIR + 1]  # (slices, 128, 128, 1)
     return normalise(volume), np.stack(masks)
 
 
 def normalise(volume: np.ndarray) -> np.ndarray:
     """Mean 0 and deviation 1 in a patient's brain: float32, within ±5.
+
+    Usage: `normalise(volume)`.
 
     The brain are pixels above a tenth of the 99th percentile. No mask is used.
     """
@@ -222,7 +245,7 @@ def _slice_number(mask_path: Path) -> int:
     """12 of `<patient>_12_mask.tif`. Raises `DataError` for a name without it."""
     number = mask_path.stem.removesuffix("_mask").rpartition("_")[-1]
     if not number.isdecimal():
-        raise labkit.DataError(f"{mask_path}: not named <patient>_<slice>_mask")
+        raise DataError(f"{mask_path}: not named <patient>_<slice>_mask")
     return int(number)
 
 
@@ -235,5 +258,5 @@ def _read(path: Path, mode: str, digest: hashlib._Hash) -> np.ndarray:
         with Image.open(path) as image:
             small = image.convert(mode).resize((SIZE, SIZE), Image.Resampling.BOX)
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise labkit.DataError(f"{path}: truncated or unreadable ({error})") from error
+        raise DataError(f"{path}: truncated or unreadable ({error})") from error
     return np.asarray(small)
