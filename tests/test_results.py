@@ -1,49 +1,75 @@
 """Published figures: complete, from real data, drawn into the READMEs, and not too good."""
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from labkit import results
+from labkit.experiments import Column, Experiment, Gate, Row, table_of
 from tests.conftest import ROOT
-from tools import reproduce, tables
+from tools import labs, reproduce, tables
 
-RESULTS = sorted((ROOT / "results").glob("*.json"))
-TRAININGS = [path for path in RESULTS if not path.name.startswith("bench.")]
-COMPARISONS = {
-    experiment.file
-    for lab in reproduce.EXPERIMENTS.values()
-    for experiment in lab
-    if experiment.comparison
-}
-# Reference figure minus tolerance, in 0..1: a rerun that lands below has broken something.
-GATES = {"dense": 0.975, "dense_strong": 0.990, "cnn": 0.995, "compact": 0.994}
+EXPERIMENTS = [experiment for of_lab in labs.experiments().values() for experiment in of_lab]
+BY_FILE = {experiment.file: experiment for experiment in EXPERIMENTS}
+TRAININGS = sorted(
+    path for path in results.FOLDER.glob("*.json") if not path.name.startswith("bench.")
+)
+GATES = [
+    pytest.param(experiment, gate, id=f"{experiment.file}-{gate.metric}")
+    for experiment in EXPERIMENTS
+    for gate in experiment.gates
+]
 
 
 def test_tables_are_up_to_date():
     tables.main(["--check"])
 
 
-def test_a_drifted_figure_is_noticed(monkeypatch, capsys):
-    page = ROOT / "tp1_mnist_api" / "README.md"
-    drifted = re.sub(r"\d\d\.\d\d ±", "99.99 ±", page.read_text())
-    assert drifted != page.read_text()
-    assert tables.render(drifted) == page.read_text()
+@pytest.fixture
+def page(tmp_path, monkeypatch) -> Path:
+    """A page with one table, as it should be."""
+    path = tmp_path / "README.md"
+    name = next(iter(labs.tables()))
+    path.write_text(tables.render(f"<!-- table:{name} -->\n<!-- /table -->\n"))
+    monkeypatch.setattr(tables, "pages", lambda: [path])
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    return path
+
+
+def test_check_fails_on_a_drifted_figure_and_changes_nothing(page, capsys):
+    right = page.read_text()
+    tables.main(["--check"])
+    drifted = re.sub(r"\d\.\d", "9.9", right)
+    assert drifted != right
+    page.write_text(drifted)
+    with pytest.raises(SystemExit) as stop:
+        tables.main(["--check"])
+    assert stop.value.code == 1
+    assert "out of date: README.md" in capsys.readouterr().out
+    assert page.read_text() == drifted
+    tables.main([])
+    assert page.read_text() == right
 
 
 @pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.stem)
-def test_result_is_complete_and_real(path: Path):
+def test_result_is_declared_complete_and_real(path: Path):
+    experiment = BY_FILE[path.stem]
     content = json.loads(path.read_text())
     keys = {"script", "argv", "data_source", "seeds", "metrics", "floors", "train_seconds"}
     keys |= {"machine", "versions", "commit"}
-    is_comparison = path.stem in COMPARISONS
-    assert set(content) == keys | (
-        {"seconds", "conclusions", "details"} if is_comparison else set()
-    )
-    generated = "_demo" in path.stem or "style_transfer" in path.stem
-    assert generated or content["data_source"].startswith(("real:", "simulated:"))
+    if experiment.comparison:
+        keys |= {"seconds", "conclusions", "details"}
+    assert set(content) == keys
+    assert content["script"] == experiment.script
+    assert tuple(content["seeds"]) == experiment.seeds
+    declared = [str(a).removeprefix(f"{ROOT}/") for a in experiment.arguments]
+    assert content["argv"] == declared
+    assert experiment.data != "real" or content["data_source"].startswith(("real:", "simulated:"))
     assert not content["commit"].endswith(("dirty", "unknown"))
     for name, summary in content["metrics"].items():
         assert summary["n"] == len(summary["values"])
@@ -52,107 +78,188 @@ def test_result_is_complete_and_real(path: Path):
         else:
             least = 1 if content["train_seconds"].get("mean", 0) > 600 else 3
             assert summary["n"] == len(content["seeds"]) >= least
-        assert summary["mean"] == pytest.approx(sum(summary["values"]) / summary["n"])
+        assert summary["mean"] == pytest.approx(np.mean(summary["values"]))
 
 
-@pytest.mark.parametrize("variant", GATES)
-def test_quality_gate(variant: str):
-    content = results.read(f"tp1_mnist_api.train_model.{variant}")
-    accuracy = content["metrics"]["test_accuracy"]["mean"]
-    assert GATES[variant] <= accuracy < 0.999  # MNIST's best published figures, chosen on test
-    assert accuracy > max(content["floors"].values()) or variant == "dense"
+@pytest.mark.parametrize(("experiment", "gate"), GATES)
+def test_a_reference_figure_is_neither_too_bad_nor_too_good(experiment, gate):
+    if not results.exists(experiment.file):
+        pytest.skip("not measured yet")
+    assert not gate.failures(results.read(experiment.file))
 
 
-TP2_GATES = {  # test accuracy that a rerun must reach
-    ("tp2_improvement.tp2_ex1_bias_variance", "handout"): 0.975,
-    ("tp2_improvement.tp2_ex2_regularization", "two_dropouts"): 0.976,
-    ("tp2_improvement.tp2_ex3_optimizers", "momentum_0.1"): 0.976,
-    ("tp2_improvement.tp2_ex3_optimizers", "adam_0.001"): 0.975,
-    ("tp2_improvement.tp2_ex4_batchnorm", "handout_after"): 0.975,
+def figure(*values: float) -> dict:
+    return results.summary(list(values))
+
+
+CONTENT = {
+    "metrics": {"test_accuracy": figure(0.90, 0.92), "mse": figure(0.2, 0.3)},
+    "floors": {"linear": 0.85, "ridge": 0.31, "linear_mse": 0.4},
+    "train_seconds": figure(10.0, 14.0),
+    "machine": {"cpu": "abacus", "cores": 2, "gflops": 123.4, "gflops_precision": "float32"},
 }
 
 
-@pytest.mark.parametrize(("name", "configuration"), TP2_GATES)
-def test_quality_gate_of_tp2(name: str, configuration: str):
-    content = results.read(name)
-    accuracy = content["metrics"][f"{configuration}/test_accuracy"]["mean"]
-    assert max(content["floors"].values()) < TP2_GATES[name, configuration] <= accuracy < 0.99
+@pytest.mark.parametrize(
+    ("gate", "wrong"),
+    [
+        (Gate("test_accuracy", 0.9, 0.95), ""),
+        (Gate("test_accuracy", 0.92, 0.95), "is 0.9100, not in"),
+        (Gate("test_accuracy", 0.8, 0.9), "is 0.9100, not in"),
+        (Gate("test_accuracy", 0.9, 0.95, above=("floor_linear",)), ""),
+        (Gate("mse", 0.2, 0.3, above=("floor_linear",)), "0.2000 is not above floor_linear"),
+        (Gate("mse", 0.2, 0.3, below=("floor_ridge",)), ""),
+        (Gate("mse", 0.2, 0.3, below=("test_accuracy", "floor_ridge")), ""),
+        (Gate("test_accuracy", 0.9, 0.95, below=("mse",)), "0.9200 is not below mse"),
+        (Gate("test_accuracy", 0.9, 0.95, above=("other:f1",)), "is not above other:f1"),
+        (Gate("absent", 0, 1), "absent is not there"),
+    ],
+)
+def test_a_gate_says_what_is_wrong(gate, wrong, monkeypatch):
+    monkeypatch.setattr(results, "read", lambda name: {"metrics": {"f1": figure(0.1, 0.91)}})
+    failures = gate.failures(CONTENT)
+    assert len(failures) == (1 if wrong else 0)
+    assert not wrong or wrong in failures[0]
 
 
-CIFAR10 = "tp3_cnn_resnet.cnn_classification"
-UNET = "tp4_unet_conv3d.unet_segmentation"
-ATTENTION = "tp5_seq2seq_attention.attention_exercise"
-FORECAST = "tp5_seq2seq_attention.seq2seq_attention"
-PLAUSIBLE = {  # what a rerun must reach, and what would be too good to be true
-    (f"{CIFAR10}.cnn", "test_accuracy"): (0.70, 0.74),
-    (f"{CIFAR10}.resnet_falling", "test_accuracy"): (0.80, 0.84),
-    (f"{CIFAR10}.fast_resnet", "test_accuracy"): (0.90, 0.93),
-    (f"{CIFAR10}.fast_resnet_long", "test_accuracy"): (0.93, 0.95),
-    (f"{CIFAR10}.fast_resnet_record", "test_accuracy"): (0.94, 0.96),
-    (f"{UNET}.cells", "dice"): (0.90, 0.99),
-    (f"{UNET}.mri", "dice"): (0.75, 0.90),
-    ("tp4_unet_conv3d.conv3d_analysis", "conv3d/test_accuracy"): (0.95, 1.00),
-    ("tp4_unet_conv3d.conv3d_analysis", "slices/test_accuracy"): (0.40, 0.60),  # proved: 0.5
-    ("tp4_unet_conv3d.volume_segmentation.tubes", "volumes/dice"): (0.70, 0.99),
-    (ATTENTION, "attention_pairs_marked50/test_accuracy"): (0.98, 1.00),
-    (ATTENTION, "attention_pairs_marked50/test_attention_recall"): (0.95, 1.00),
-    (ATTENTION, "mean_negation50/test_accuracy"): (0.45, 0.55),  # proved: 0.5
-    (f"{FORECAST}.synthetic", "mse"): (0.0100, 0.0115),  # the noise alone is 0.0100
-    (f"{FORECAST}.etth1_96", "mse"): (0.340, 0.375),
-}
+def test_a_table_shows_the_floors_in_every_metric(monkeypatch):
+    monkeypatch.setattr(results, "read", lambda name: CONTENT)
+    monkeypatch.setattr(results, "exists", lambda name: name != "missing")
+    columns = [
+        Column("accuracy %", "test_accuracy", 100, 1),
+        Column("MSE", "mse", digits=3, bold=True),
+        Column("seconds", "train_seconds", digits=0),
+        Column("target", "epochs_to_target", absent="never"),
+    ]
+    drawn = table_of([Row("ours", "a"), Row("theirs", "missing")], columns, "network")
+    assert drawn.splitlines() == [
+        "| network | accuracy % | MSE | seconds | target |",
+        "| --- | --- | --- | --- | --- |",
+        "| floor: ridge | 31.0 |  |  |  |",
+        "| floor: linear | 85.0 | 0.400 |  |  |",
+        "| ours | 91.0 ± 1.4 (n = 2) | **0.250 ± 0.071 (n = 2)** | 12 ± 3 (n = 2) | never |",
+        "",
+        "Seconds on: abacus, 2 cores, 123 GFLOP/s in a float32 convolution that day.",
+    ]
+    turned = table_of([Row("ours", "a")], columns[:2], turned=True)
+    assert turned.splitlines()[2] == "| accuracy % | 31.0 | 85.0 | 91.0 ± 1.4 (n = 2) |"
 
 
-@pytest.mark.parametrize(("name", "metric"), PLAUSIBLE)
-def test_a_reference_figure_is_neither_too_bad_nor_too_good(name: str, metric: str):
-    content = results.read(name)
-    lowest, highest = PLAUSIBLE[name, metric]
-    assert lowest <= content["metrics"][metric]["mean"] <= highest
-    if metric == "test_accuracy":
-        assert max(content["floors"].values()) < lowest
-
-
-def test_the_mini_resnet_is_above_the_cnn_in_every_seed():
-    cnn, resnet = (
-        results.read(f"{CIFAR10}.{variant}")["metrics"]["test_accuracy"]["values"]
-        for variant in ("cnn", "resnet_falling")
-    )
-    assert max(cnn) < min(resnet)
-
-
-def test_no_threshold_finds_the_cells():
-    floors = results.read(f"{UNET}.cells")["floors"]
-    assert {"threshold", "otsu"} <= set(floors)
-    assert max(floors.values()) <= 0.6
-
-
-def test_the_gru_alone_is_worse_on_long_sentences_in_every_seed():
-    metrics = results.read(ATTENTION)["metrics"]
-    alone, pairs = (
-        metrics[f"{network}_marked200/test_accuracy"]["values"]
-        for network in ("gru", "attention_pairs")
-    )
-    assert max(alone) < min(pairs)
-
-
-def test_forecasts_are_below_ridge_in_every_seed():
-    for series in ("synthetic", "etth1_96"):
-        content = results.read(f"{FORECAST}.{series}")
-        ridges = [
-            value
-            for name, value in content["floors"].items()
-            if name.startswith("ridge") and not name.endswith("_mae")
-        ]
-        assert max(content["metrics"]["mse"]["values"]) < min(ridges)
+def test_beside_floors_prints_each_floor_below_the_result():
+    metrics = {"mse": 0.25, "mae": 0.4, "floor_ridge": 0.3, "floor_ridge_mae": 0.5}
+    lines = results.beside_floors(
+        metrics, {"mse": "MSE", "mae": "MAE", "dice": "Dice"}
+    ).splitlines()
+    assert lines[0] == "|  | MSE | MAE |"
+    assert lines[2:] == ["| network | 0.2500 | 0.4000 |", "| floor: ridge | 0.3000 | 0.5000 |"]
 
 
 def test_summary_against_numpy():
-    import numpy as np
-
     values = [0.1, 0.4, 0.35]
     summary = results.summary(values)
     assert summary["mean"] == pytest.approx(np.mean(values))
     assert summary["std"] == pytest.approx(np.std(values, ddof=1))
     assert results.summary([0.5])["std"] is None
+
+
+# --- Reproduction --------------------------------------------------------------------------------
+
+TRAIN = """
+from dataclasses import dataclass
+
+import labkit
+
+
+@dataclass(frozen=True)
+class Config:
+    seed: int = 0
+    data: labkit.DataChoice = "auto"
+    resume: bool = False
+
+
+def main(argv=None):
+    config = labkit.parse(Config, argv)
+    with labkit.start_run(__file__, config, "sample", f"net-adam-mse-s{config.seed}") as run:
+        if not run.is_finished:
+            run.log_metrics({"mse": 10 + config.seed, "floor_zero": 20, "train_seconds": 1})
+    return run.metrics
+"""
+EXAMINE = """
+from dataclasses import dataclass
+
+import labkit
+
+
+@dataclass(frozen=True)
+class Config:
+    run: str = "latest"
+    data: labkit.DataChoice = "auto"
+
+
+def main(argv=None):
+    config = labkit.parse(Config, argv)
+    trained = labkit.find_run("tp9_scratch.train", config.run)
+    with labkit.examination(__file__, config, trained, "sample") as run:
+        run.log_metrics({"seed_seen": trained.config["seed"]})
+    return run.metrics
+"""
+
+
+def test_reproduce_runs_every_seed_and_examines_each_run(tmp_path, monkeypatch, home):
+    (tmp_path / "tp9_scratch").mkdir()
+    (tmp_path / "tp9_scratch" / "train.py").write_text(TRAIN)
+    (tmp_path / "tp9_scratch" / "evaluate.py").write_text(EXAMINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    experiment = Experiment(
+        "tp9_scratch.train", "tiny", seeds=(3, 5, 4), then="tp9_scratch.evaluate", data="sample"
+    )
+    reproduce.reproduce(experiment, experiment.seeds)
+    content = results.read("tp9_scratch.train.tiny")
+    assert content["seeds"] == [3, 5, 4]
+    assert content["metrics"]["mse"]["values"] == [13, 15, 14]
+    assert content["metrics"]["seed_seen"]["values"] == [3, 5, 4]
+    assert content["floors"] == {"zero": 20}
+    assert content["train_seconds"]["n"] == 3
+
+
+def test_reproduce_lists_every_experiment_and_refuses_unknown_ones(capsys):
+    reproduce.main(["--list"])
+    listed = capsys.readouterr().out
+    assert all(re.search(rf"^{re.escape(e.name)}\b", listed, re.MULTILINE) for e in EXPERIMENTS)
+    lab = next(iter(labs.experiments()))
+    for arguments, named in (
+        (["--lab", "tp99"], "tp99"),
+        ([], "nothing"),
+        (["--lab", lab, "--only", "nonsense"], "nonsense"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            reproduce.main(arguments)
+        assert stop.value.code == 2
+        assert named in capsys.readouterr().err
+
+
+def test_experiments_have_names_and_files_of_their_own():
+    for of_lab in labs.experiments().values():
+        assert len({experiment.name for experiment in of_lab}) == len(of_lab)
+    assert len(BY_FILE) == len(EXPERIMENTS)
+    scripts = {script.name for script in labs.scripts()}
+    for experiment in EXPERIMENTS:
+        assert experiment.script in scripts
+        assert not experiment.then or experiment.then in scripts
+
+
+def test_every_origin_stands_in_the_data_table():
+    readme = (ROOT / "README.md").read_text()
+    origins = labs.origins()
+    assert len(origins) >= 5
+    for origin in origins:
+        assert f"[{origin.name}]({origin.page})" in readme
+        assert origin.licence
+        assert origin.credit
+
+
+# --- Pages ---------------------------------------------------------------------------------------
 
 
 def commands() -> list[str]:
@@ -164,89 +271,23 @@ def commands() -> list[str]:
     return sorted(set(found))
 
 
+@pytest.fixture(scope="module")
+def helps() -> dict[str, str]:
+    """What `--help` of each script printed: it is asked once."""
+    return {}
+
+
 @pytest.mark.parametrize("command", commands())
-def test_commands_of_the_pages_exist(command: str, python):
+def test_commands_of_the_pages_exist(command: str, python, helps):
     script, *arguments = command.split()
-    known = python(script, "--help").stdout
+    known = helps[script] = helps.get(script) or python(script, "--help").stdout
+    assert known, f"{script} has no --help"
     for flag in re.findall(r"--[a-z-]+", " ".join(arguments)):
         assert re.search(rf"{flag}\b", known), f"{script} has no {flag}"
 
 
 def test_make_targets_of_the_pages_exist():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in tables.pages():
-        named = set(re.findall(r"`make ([a-z]+)|^make ([a-z]+)", page.read_text(), re.MULTILINE))
+        named = set(re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", page.read_text(), re.MULTILINE))
         assert {a or b for a, b in named} <= targets
-
-
-COMPARING = re.compile(
-    r"\b(above|below|better|worse|higher|lower|faster|slower|more|less|fewer|best|most|improves?|"
-    r"improved|than|gains?|loses?|beats?|closed?|differs?)\b"
-)
-
-
-def measured_part(page: str) -> str:
-    """TP2's page from the first exercise to the questions: what it says about measurements."""
-    return page[page.index("## Exercise 1") : page.index("## Questions of the hand-out")]
-
-
-def test_sentences_of_tp2_that_compare_are_computed_or_cite_their_figure():
-    page = (ROOT / "tp2_improvement" / "README.md").read_text()
-    prose = tables.MARKER.sub("", measured_part(page))  # what no script wrote
-    prose = re.sub(r"^#.*$", "", prose, flags=re.MULTILINE)
-    for sentence in re.split(r"(?<=[.:])\s+", prose):
-        definition = "*" in sentence or "rate" in sentence  # the rule and the settings
-        assert definition or not COMPARING.search(sentence) or "<!-- = " in sentence, sentence
-
-
-@pytest.mark.parametrize("name", tables.TP2)
-def test_computed_sentences_follow_from_the_stored_values(name: str):
-    """Every mean, difference and interval in them, computed anew from the values."""
-    import numpy as np
-    from scipy import stats
-
-    content = results.read(tables.TP2[name][0])
-    values = {key: found["values"] for key, found in content["metrics"].items()}
-    checked = 0
-    for sentence in content["conclusions"]:
-        pair = re.match(
-            r"([\w.]+) (?:and|is above|is below) ([\w.]+) (?:can't be told apart by|in) ([\w ]+): "
-            r"([+-][\d.]+) points \[([+-][\d.]+), ([+-][\d.]+)\], adjusted p [=<] (\d+\.\d+)",
-            sentence,
-        )
-        if not pair:
-            continue
-        first, second, what = pair[1], pair[2], pair[3].replace(" ", "_")
-
-        def sample(configuration: str, what: str = what) -> np.ndarray:
-            if what == "gap":
-                train, validation = (
-                    np.array(values[f"{configuration}/{part}_accuracy"])
-                    for part in ("train", "validation")
-                )
-                return train - validation
-            return np.array(values[f"{configuration}/{what}"])
-
-        differences = 100 * (sample(first) - sample(second))
-        error = differences.std(ddof=1) / np.sqrt(len(differences))
-        reach = stats.t.ppf(0.975, len(differences) - 1) * error
-        expected = [differences.mean(), differences.mean() - reach, differences.mean() + reach]
-        assert [float(pair[i]) for i in (4, 5, 6)] == pytest.approx(expected, abs=0.0051)
-        assert ("can't be told apart" in sentence) == (float(pair[7]) >= 0.05)
-        if "above" in sentence or "below" in sentence:
-            assert (differences.mean() > 0) == ("is above" in sentence)
-        checked += 1
-    assert checked or name == "bias_variance"
-
-
-def test_no_quote_begins_a_line():
-    """Markdown takes a line that begins with a comment out of its paragraph."""
-    page = (ROOT / "tp2_improvement" / "README.md").read_text()
-    assert not re.search(r"^\s*<!-- = ", page, re.MULTILINE)
-
-
-def test_a_quoted_figure_that_drifts_is_noticed():
-    page = ROOT / "tp2_improvement" / "README.md"
-    drifted = re.sub(r"(-->)[+-][\d.]+ points", r"\1+9.99 points", page.read_text())
-    assert drifted != page.read_text()
-    assert tables.render(drifted) == page.read_text()

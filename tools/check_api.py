@@ -3,6 +3,8 @@
 python tools/check_api.py --url http://127.0.0.1:5000
 """
 
+from __future__ import annotations
+
 import io
 from dataclasses import dataclass
 

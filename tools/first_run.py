@@ -3,20 +3,19 @@
 python tools/first_run.py
 """
 
+from __future__ import annotations
+
 import json
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import requests
 
 import labkit
-from labkit.machine import free_port
+from labkit.machine import ROOT, free_port
 from tp1_mnist_api.client import wait_until_ready
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ def main() -> None:
     """Start, ask, print, stop."""
     labkit.parse(Config)
     trained = labkit.find_run("tp1_mnist_api.train_model")
-    data = labkit.load_mnist("sample" if trained.state["data_source"] == "sample" else "auto")
+    data = labkit.load_mnist("sample" if trained.data_source == "sample" else "auto")
     base = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, str(ROOT / "tp1_mnist_api" / "app.py"), "--port", str(port)]
     command += ["--model", str(trained.folder / "mnist.tflite")]

@@ -2,15 +2,17 @@
 
     python tools/reproduce.py --lab tp1                      # everything that tp1's README quotes
     python tools/reproduce.py --lab tp1 --only dense cnn     # some of it
-    python tools/reproduce.py --lab tp1 --list               # what there is
+    python tools/reproduce.py --list                         # what there is
 
 Each run goes through the script's own `main` on real data. Runs that are finished or were
 interrupted are resumed, not repeated, so this command can be stopped and started again. Figures of
 a checkout with uncommitted changes outside `results/` are refused: nobody could reproduce them.
+The machine's speed is measured first and stored beside them: seconds differ from day to day.
 """
 
+from __future__ import annotations
+
 import importlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,132 +21,22 @@ from tqdm import tqdm
 import labkit
 from labkit import machine, results
 from labkit.arguments import fail
+from labkit.comparison import compared
+from labkit.experiments import Experiment
 from labkit.results import summary
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One row of a README's table: a script with fixed arguments, over some seeds."""
-
-    script: str
-    variant: str
-    arguments: tuple[str, ...]
-    seeds: tuple[int, ...]
-    then: str | None = None
-    """Script that examines each finished run; its metrics join those of the training."""
-    data: str = "real"
-    """What the script is told of data: some pictures are generated, by design."""
-    comparison: bool = False
-    """The script runs all seeds itself, of several configurations."""
-
-    @property
-    def name(self) -> str:
-        """What `--only` and the progress bar call it."""
-        return self.variant or self.script.rpartition(".")[2]
-
-    @property
-    def file(self) -> str:
-        """Name of its results file, without the ending."""
-        return f"{self.script}.{self.variant}".removesuffix(".")
-
-
-TRAIN, EVALUATE = "tp1_mnist_api.train_model", "tp1_mnist_api.evaluate"
-CLASSIFY, EXAMINE = "tp3_cnn_resnet.cnn_classification", "tp3_cnn_resnet.evaluate"
-STYLE = "tp3_cnn_resnet.style_transfer"
-SEGMENT, INSPECT = "tp4_unet_conv3d.unet_segmentation", "tp4_unet_conv3d.evaluate"
-VOLUMES = "tp4_unet_conv3d.volume_segmentation"
-FORECAST = "tp5_seq2seq_attention.seq2seq_attention"
-SHIPPED = str(machine.ROOT / "tp1_mnist_api" / "model" / "mnist.tflite")
-EXPERIMENTS = {
-    "tp1": [
-        Experiment(TRAIN, "dense", ("--model", "dense"), (0, 1, 2, 3, 4), EVALUATE),
-        Experiment(
-            TRAIN,
-            "dense_stratified",
-            ("--model", "dense", "--split", "stratified"),
-            (0, 1, 2, 3, 4),
-        ),
-        Experiment(TRAIN, "dense_strong", ("--model", "dense-strong"), (0, 1, 2), EVALUATE),
-        Experiment(TRAIN, "cnn", ("--model", "cnn"), (0, 1, 2), EVALUATE),
-        Experiment(TRAIN, "compact", ("--model", "compact"), (0, 1, 2), EVALUATE),
-        Experiment("tp1_mnist_api.evaluate_pictures", "", ("--model", SHIPPED), (0, 1, 2)),
-    ],
-    "tp2": [
-        Experiment(f"tp2_improvement.{script}", "", arguments, tuple(range(seeds)), comparison=True)
-        for script, arguments, seeds in (
-            ("tp2_ex1_bias_variance", (), 4),
-            ("tp2_ex2_regularization", ("--epochs", "8"), 4),
-            ("tp2_ex3_optimizers", (), 5),
-            ("tp2_ex4_batchnorm", (), 4),
-        )
-    ],
-    "tp3": [
-        Experiment(CLASSIFY, "cnn", ("--model", "cnn"), (0, 1, 2), EXAMINE),
-        Experiment(CLASSIFY, "resnet", ("--model", "resnet"), (0, 1, 2)),
-        Experiment(
-            CLASSIFY,
-            "resnet_falling",
-            ("--model", "resnet", "--rate", "falling"),
-            (0, 1, 2),
-            EXAMINE,
-        ),
-        Experiment(CLASSIFY, "fast_resnet", (), (0, 1, 2), EXAMINE),
-        Experiment(CLASSIFY, "fast_resnet_long", ("--budget", "long"), (0,), EXAMINE),
-        Experiment(CLASSIFY, "fast_resnet_record", ("--budget", "record"), (0,), EXAMINE),
-        Experiment(CLASSIFY, "resnet_plain", ("--model", "resnet-plain"), (0, 1, 2)),
-        Experiment(STYLE, "vgg19_distilled", (), (0, 1, 2)),
-        Experiment(STYLE, "cifar10_net", (), (0, 1, 2), data="sample"),
-        Experiment("tp3_cnn_resnet.segmentation_demo", "", (), (0, 1, 2), data="auto"),
-        Experiment("tp3_cnn_resnet.box_demo", "", (), (0, 1, 2), data="auto"),
-    ],
-    "tp4": [
-        Experiment(SEGMENT, "cells", (), (0, 1, 2), INSPECT, data="sample"),
-        Experiment(SEGMENT, "cells_handout", ("--width", "32"), (0,), INSPECT, data="sample"),
-        Experiment(SEGMENT, "mri", (), (0, 1, 2), INSPECT),
-        Experiment(
-            "tp4_unet_conv3d.loss_comparison", "", (), (0, 1, 2), data="sample", comparison=True
-        ),
-        Experiment(
-            "tp4_unet_conv3d.conv3d_analysis", "", (), (0, 1, 2), data="auto", comparison=True
-        ),
-        Experiment(VOLUMES, "tubes", (), (0, 1, 2), data="sample", comparison=True),
-        Experiment(VOLUMES, "mri_volumes", (), (0, 1, 2), comparison=True),
-    ],
-    "tp5": [
-        Experiment(
-            "tp5_seq2seq_attention.attention_exercise",
-            "",
-            ("--task", "all"),
-            (0, 1, 2),
-            data="auto",
-            comparison=True,
-        ),
-        Experiment(FORECAST, "synthetic", (), (0, 1, 2), data="auto"),
-        Experiment(FORECAST, "monthly", ("--series", "monthly"), (0, 1, 2), data="auto"),
-        *(
-            Experiment(
-                FORECAST,
-                f"etth1_{horizon}",
-                ("--series", "etth1", "--horizon", str(horizon)),
-                (0, 1, 2),
-            )
-            for horizon in (96, 192, 336, 720)
-        ),
-        Experiment(FORECAST, "etth1_ot", ("--series", "etth1-ot"), (0, 1, 2)),
-    ],
-}
+from tools import labs
 
 
 @dataclass(frozen=True)
 class Config:
     """What to reproduce."""
 
-    lab: str
-    """The lab's short name, such as tp1."""
+    lab: str = ""
+    """The lab's short name, such as tp1; with --list all labs if not given."""
     only: tuple[str, ...] = ()
-    """Variants to run; all of the lab's if not given."""
+    """Names of experiments; all of the lab's if not given."""
     list: bool = False
-    """Print the variants and stop."""
+    """Print the experiments and stop."""
 
 
 def collect(experiment: Experiment, runs: list[dict[str, float]], state: dict) -> dict:
@@ -158,7 +50,7 @@ def collect(experiment: Experiment, runs: list[dict[str, float]], state: dict) -
 
 
 def content(experiment: Experiment, series: dict[str, list[float]], state: dict) -> dict:
-    """What all results files have; `series` holds the values of each metric, one a seed."""
+    """What all results files have; `series` holds the values of each metric, one per seed."""
     floors = {name: values[0] for name, values in series.items() if name.startswith("floor_")}
     return {
         "script": experiment.script,
@@ -185,8 +77,8 @@ def reproduce_comparison(experiment: Experiment) -> None:
         [*arguments, "--data", experiment.data, "--resume"]
     )
     run = labkit.find_run(experiment.script)
-    compared = json.loads((run.folder / "comparison.json").read_text())
-    series = compared["series"] | {name: [value] for name, value in compared["floors"].items()}
+    found = compared(run)
+    series = found["series"] | {name: [value] for name, value in found["floors"].items()}
     seconds = {
         name.removesuffix("/train_seconds"): summary(values)
         for name, values in series.items()
@@ -196,40 +88,54 @@ def reproduce_comparison(experiment: Experiment) -> None:
         experiment.file,
         content(experiment, series, run.state)
         | {"train_seconds": seconds, "seconds": run.state["seconds"]}
-        | {name: compared[name] for name in ("conclusions", "details")},
+        | {name: found[name] for name in ("conclusions", "details")},
     )
 
 
-def reproduce(experiment: Experiment, progress: Iterable[int]) -> None:
-    """Run all seeds of `experiment` and write its file."""
+def reproduce(experiment: Experiment, seeds: Iterable[int]) -> None:
+    """Run `seeds`, those of `experiment`, and write its file."""
     runs = []
-    for seed in progress:
+    for seed in seeds:
         arguments = [*experiment.arguments, "--seed", str(seed), "--data", experiment.data]
         metrics = importlib.import_module(experiment.script).main([*arguments, "--resume"])
-        state = labkit.find_run(experiment.script).state
+        run = labkit.find_run(experiment.script)
+        if run.config["seed"] != seed:
+            raise RuntimeError(f"{experiment.script} ran seed {run.config['seed']}, not {seed}")
         if experiment.then:
             examine = importlib.import_module(experiment.then).main
-            metrics = metrics | examine(["--run", state["run_id"], "--data", experiment.data])
+            metrics = metrics | examine(["--run", run.folder.name, "--data", experiment.data])
         runs.append(metrics)
-    results.write(experiment.file, collect(experiment, runs, state))
+    results.write(experiment.file, collect(experiment, runs, run.state))
+
+
+def chosen(config: Config) -> list[Experiment]:
+    """The experiments that `config` names; exit code 2 where there are none of that name."""
+    declared = labs.experiments()
+    if config.lab not in declared and not (config.list and not config.lab):
+        fail(f"--lab must be one of {', '.join(declared)}, got {config.lab or 'nothing'}")
+    found = {
+        experiment.name: experiment
+        for lab, of_lab in declared.items()
+        if config.lab in ("", lab)
+        for experiment in of_lab
+    }
+    if unknown := set(config.only) - set(found):
+        fail(f"--only must be among {', '.join(found)}, got {', '.join(sorted(unknown))}")
+    return [found[name] for name in config.only or found]
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run what the arguments name."""
     config = labkit.parse(Config, argv)
-    if config.lab not in EXPERIMENTS:
-        fail(f"--lab must be one of {', '.join(EXPERIMENTS)}, got {config.lab}")
-    experiments = {experiment.name: experiment for experiment in EXPERIMENTS[config.lab]}
-    if unknown := set(config.only) - set(experiments):
-        fail(f"--only must be among {', '.join(experiments)}, got {', '.join(sorted(unknown))}")
-    chosen = [experiments[variant] for variant in config.only or experiments]
+    experiments = chosen(config)
     if config.list:
-        for experiment in chosen:
+        for experiment in experiments:
             print(experiment.name, *experiment.arguments, "seeds", *experiment.seeds)
         return
     if machine.commit().endswith("-dirty"):
         fail("uncommitted changes outside results/: commit them, then reproduce")
-    for experiment in chosen:
+    print(f"Machine: {machine.measure_speed()['gflops']:.0f} GFLOP/s today")
+    for experiment in experiments:
         if experiment.comparison:
             reproduce_comparison(experiment)
         else:

@@ -8,6 +8,8 @@ tuner sleeps 10 ms, then twice as long each time, and a pipeline that ends may h
 wakes.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ class Config:
 
 
 def calls() -> dict[str, Callable[[], object]]:
-    """An epoch of training and a prediction on the same random pictures."""
+    """An epoch of training and a prediction on the same random images."""
     rng = np.random.default_rng(0)
     x = rng.random((3000, 32, 32, 3), np.float32)
     y = rng.integers(0, 10, len(x))
@@ -80,12 +82,16 @@ def main(argv: list[str] | None = None) -> None:
             f"{content[name]['untuned']['mean']:.2f} s without, ratio {ratio['mean']:.2f} "
             f"± {ratio['std']:.2f} (n = {ratio['n']})"
         )
-    about = {"versions": machine.versions(), "commit": machine.commit()}
     results.write(
         "bench.fit_waiting",
-        {"data_source": "random pictures", "rounds": config.rounds, "calls": content}
-        | {"machine": machine.describe()}
-        | about,
+        {
+            "data_source": "random images",
+            "rounds": config.rounds,
+            "calls": content,
+            "machine": machine.describe(),
+            "versions": machine.versions(),
+            "commit": machine.commit(),
+        },
     )
 
 

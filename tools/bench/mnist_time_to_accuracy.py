@@ -8,6 +8,8 @@ covers building the graph and training; the test after each epoch is outside it 
 is chosen on these test images: the short recipe was fixed on validation images.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,7 +43,7 @@ class Config:
         labkit.at_least(self, rounds=1)
 
 
-def plain_recipe(images: int) -> "tuple[keras.Model, int]":
+def plain_recipe(images: int) -> tuple[keras.Model, int]:
     """The Keras example: the compiled network and its batch size."""
     model = keras.Sequential(
         [
@@ -59,7 +61,7 @@ def plain_recipe(images: int) -> "tuple[keras.Model, int]":
     return model, 128
 
 
-def fast_recipe(images: int) -> "tuple[keras.Model, int]":
+def fast_recipe(images: int) -> tuple[keras.Model, int]:
     """Strides instead of full-size convolutions, one epoch, one cycle of the learning rate."""
     keras.mixed_precision.set_dtype_policy(labkit.fast_precision())
     layers, batch_size, epochs, peak = keras.layers, 128, 1, 0.02
