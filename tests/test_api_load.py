@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import labkit
-from tools import tables
 from tools.bench import api_load
 from tools.bench.api_load import Absent, Load, Server
+from tp1_mnist_api import experiments
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the tool is for Linux and macOS")
 
@@ -257,8 +257,8 @@ def test_the_table_starts_with_the_fastest(monkeypatch):
         "absent": {"gone": "no network"},
         "ratio_ours_over_slow": labkit.results.summary([9, 9]),
     }
-    monkeypatch.setattr(tables, "read", lambda name: content)
-    rows = tables.api_load().splitlines()
+    monkeypatch.setattr(experiments, "read", lambda name: content)
+    rows = experiments.api_load().splitlines()
     assert rows[2].startswith("| ours | 90 ± 0 (n = 2) | 1.5 |")
     assert rows[3].endswith("| 3 | 1 of 2 | 2 | 1.5 | 12 | 9.00 ± 0.00 (n = 2) |")
     assert "gone, absent: no network" in rows[4]

@@ -14,11 +14,13 @@ import requests
 import labkit
 from labkit.machine import free_port
 from tests.conftest import ROOT
+from tp1_mnist_api import app
 from tp1_mnist_api.app import Model, ModelError, create_app
 from tp1_mnist_api.client import wait_until_ready
+from tp1_mnist_api.digits import to_input
 from tp1_mnist_api.export import export_for_serving, sha256_of
 from tp1_mnist_api.models import build_compact
-from tp1_mnist_api.train_model import to_input
+from tp1_mnist_api.serving.model_file import LAB
 
 ZEROS = [0] * 784
 
@@ -62,6 +64,16 @@ def test_allowed_shapes_give_the_same_prediction(client, digit, exported, shape)
     expected = Model(exported).predict(to_input(digit[None]))
     assert answer.json["prediction"] == int(expected.argmax())
     np.testing.assert_array_equal(np.float32(answer.json["probabilities"]), expected)
+
+
+def test_a_batch_is_answered_as_its_images_one_by_one():
+    shipped = create_app(Model(LAB / "model" / "mnist.tflite")).test_client()
+    images = labkit.load_mnist("sample").x_test[:7].tolist()
+    single = [shipped.post("/predict", json={"image": image}).json for image in images]
+    batch = shipped.post("/predict/batch", json={"images": images}).json
+    assert len(set(batch["predictions"])) > 3
+    assert batch["predictions"] == [answer["prediction"] for answer in single]
+    assert batch["probabilities"] == [answer["probabilities"][0] for answer in single]
 
 
 def test_success_is_byte_compatible(client, digit):
@@ -224,18 +236,22 @@ def test_many_threads_get_their_own_answers(client, exported):
 
 @pytest.mark.parametrize("value", ["abc", "0", "65536", "-1"])
 @pytest.mark.parametrize("way", ["PORT", "--port"])
-def test_wrong_port_is_a_clear_error(python, monkeypatch, way, value):
+def test_wrong_port_is_a_clear_error(monkeypatch, capsys, way, value):
+    monkeypatch.setattr(sys, "argv", ["app.py"])
     if way == "PORT":
         monkeypatch.setenv("PORT", value)
-    done = python("tp1_mnist_api/app.py", *([f"--port={value}"] if way == "--port" else []))
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
+    else:
+        sys.argv.append(f"--port={value}")
+    with pytest.raises(SystemExit) as stop:
+        app.main()
+    assert stop.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
     assert all(word in last for word in (way, "1 to 65535", value))
 
 
 def command(exported, port: int) -> list[str]:
-    app = str(ROOT / "tp1_mnist_api" / "app.py")
-    return [sys.executable, app, "--model", str(exported), "--port", str(port)]
+    script = str(ROOT / "tp1_mnist_api" / "app.py")
+    return [sys.executable, script, "--model", str(exported), "--port", str(port)]
 
 
 @pytest.fixture

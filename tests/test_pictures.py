@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 import labkit
 from tp1_mnist_api import evaluate_pictures
 from tp1_mnist_api.app import create_app
+from tp1_mnist_api.drawings import WAYS
 from tp1_mnist_api.serving import pictures
 from tp1_mnist_api.serving.inputs import InputError
 from tp1_mnist_api.serving.model_file import LAB, Model
@@ -114,11 +116,15 @@ def test_modes(client, mode):
     assert ask(client, encoded(modes()[mode])).json["prediction"] == 7
 
 
-def test_a_photo_is_turned_upright(client):
+@pytest.mark.parametrize(("orientation", "turned"), [(3, 180), (6, 90), (8, 270)])
+def test_a_photo_is_turned_upright(client, orientation, turned):
+    upright = ask(client, encoded(seven(), "JPEG"), "image/jpeg").json
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
-    content = encoded(seven().rotate(90, expand=True), "JPEG", exif=exif)
-    assert ask(client, content, "image/jpeg").json["prediction"] == 7
+    exif[0x0112] = orientation  # how the camera was held: show it turned back
+    content = encoded(seven().rotate(turned, expand=True), "JPEG", exif=exif)
+    answer = ask(client, content, "image/jpeg").json
+    assert answer["prediction"] == upright["prediction"] == 7
+    assert np.abs(np.subtract(answer["seen"], upright["seen"])).mean() < 5
 
 
 def test_specks_and_a_frame_are_left_out(client):
@@ -201,11 +207,41 @@ def test_nothing_to_see_is_an_input_error():
         pictures.to_mnist(np.zeros((20, 20, 3), np.float32))
 
 
-def test_the_evaluation_runs(home):
+def test_the_evaluation_counts_right_answers_in_every_way(home, monkeypatch):
+    shown = []
+    monkeypatch.setattr(evaluate_pictures.figures, "image_grid", watch_grid(shown))
     metrics = evaluate_pictures.main(["--smoke", "--data", "sample"])
-    assert len(metrics) == 2 + len(evaluate_pictures.WAYS)
-    assert metrics["accuracy_any_two_colours"] >= 0.6
-    assert 0.1 <= metrics["floor_majority"] <= 0.5
+    names = {f"accuracy_{way.replace(' ', '_')}" for way in WAYS}
+    assert set(metrics) == {"floor_majority", "accuracy_784_numbers"} | names
+    assert all(value in (0, 1 / 3, 2 / 3, 1) for value in metrics.values())  # of three images
+    assert np.mean([metrics[name] for name in names]) > 0.6
+    (tiles, titles), *_ = shown
+    assert titles == list(WAYS)
+    assert tiles.shape == (len(WAYS), 112, 224, 3)
+    for tile in tiles:  # the file at the left, what the model saw of it at the right: both have ink
+        assert np.ptp(tile[:, :112]) > 40
+        assert tile[:, 112:].max() == 255
+
+
+def watch_grid(shown: list):
+    draw = evaluate_pictures.figures.image_grid
+
+    def image_grid(images, titles, columns):
+        shown.append((images, titles))
+        return draw(images, titles, columns)
+
+    return image_grid
+
+
+def test_wrong_answers_are_counted_as_wrong():
+    digits = labkit.load_mnist("sample")
+    part = labkit.Part(digits.x_test[:4], digits.y_test[:4])
+    predictions = iter([*part.y[:3], 10])
+    answers = SimpleNamespace(
+        post=lambda *path, **body: SimpleNamespace(json={"prediction": next(predictions)})
+    )
+    accuracy, _ = evaluate_pictures.ask_about(answers, "16 px", part, 0)
+    assert accuracy == 0.75
 
 
 @pytest.mark.parametrize("content", [None, b"not a model"])
@@ -220,9 +256,8 @@ def test_the_evaluation_of_a_missing_or_damaged_model_is_a_clear_error(tmp_path,
     assert str(path) in capsys.readouterr().err
 
 
-@pytest.mark.slow
 @pytest.mark.realdata
 def test_pictures_of_real_digits_are_read(real_data):
-    metrics = evaluate_pictures.main(["--images", "25", "--data", "real", "--part", "training"])
-    assert metrics.pop("floor_majority") <= 0.3
-    assert min(metrics.values()) >= 0.9
+    metrics = evaluate_pictures.main(["--images", "5", "--data", "real", "--part", "training"])
+    assert metrics.pop("floor_majority") <= 0.4
+    assert min(metrics.values()) >= 0.8

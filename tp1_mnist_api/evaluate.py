@@ -1,27 +1,28 @@
-"""Examine a trained digit classifier: how good is it, where wrong, how sure, how robust?
+"""How good is a trained digit classifier, where is it wrong, how sure, how robust?
 
     python tp1_mnist_api/evaluate.py              # the last trained model
     python tp1_mnist_api/evaluate.py --run ID     # another one: MLflow run id or folder name
 
-Nothing is trained or chosen here. The report and its five pictures land in the run's folder and
+Nothing is trained or chosen here. The report and its four figures land in the run's folder and
 beside the training in MLflow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 import labkit
 from labkit import figures
-from labkit.results import accuracy_interval
-from tp1_mnist_api.train_model import to_input
+from labkit.results import accuracy_interval, beside_floors
+from tp1_mnist_api.digits import load, loss_and_accuracy, to_input
 
 keras = labkit.lazy("keras")
 sklearn_metrics = labkit.lazy("sklearn.metrics")
 
+EXAMINES = ("tp1_mnist_api.train_model",)
 CONFIDENCE_BINS = 15
 DISTORTIONS = {
     "shift (pixels)": (0, 1, 2, 3, 4, 5, 6),
@@ -87,12 +88,43 @@ def distort(images: np.ndarray, kind: str, strength: float, rng: np.random.Gener
     return np.clip(noisy, 0, 255)
 
 
-def nearest_neighbours(data: labkit.Images) -> float:
+def evenly_spaced(part: labkit.Part, most: int) -> labkit.Part:
+    """About `most` examples of `part`, or all of them."""
+    step = max(1, len(part) // most)
+    return labkit.Part(part.x[::step], part.y[::step])
+
+
+def robustness(predict: Callable, part: labkit.Part, seed: int) -> dict[str, list[float]]:
+    """Accuracy of `predict`, (n, 28, 28) to (n, 10), at each strength of each distortion."""
+    rng = np.random.default_rng(seed)
+    return {
+        kind: [
+            float(np.mean(predict(distort(part.x, kind, strength, rng)).argmax(axis=1) == part.y))
+            for strength in strengths
+        ]
+        for kind, strengths in DISTORTIONS.items()
+    }
+
+
+def nearest_neighbours(data: labkit.Data) -> float:
     """Test accuracy of 3 nearest neighbours on pixels: the floor that costs no training."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    model = KNeighborsClassifier(3, algorithm="brute").fit(to_input(data.x_train), data.y_train)
-    return float(model.score(to_input(data.x_test), data.y_test))
+    known = to_input(np.concatenate([data.train.x, data.validation.x]))
+    model = KNeighborsClassifier(3, algorithm="brute")
+    model.fit(known, np.concatenate([data.train.y, data.validation.y]))
+    return float(model.score(to_input(data.test.x), data.test.y))
+
+
+def errors_figure(test: labkit.Part, probabilities: np.ndarray) -> figures.Figure | None:
+    """The 25 errors of which the model was surest; None if it makes no error."""
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != test.y)
+    worst = wrong[np.argsort(-confidence[wrong])][:25]
+    titles = [
+        f"{test.y[i]} taken for {predicted[i]}\n{confidence[i]:.0%} sure, #{i}" for i in worst
+    ]
+    return figures.image_grid(test.x[worst], titles) if len(worst) else None
 
 
 def reliability_figure(probabilities: np.ndarray, labels: np.ndarray) -> figures.Figure:
@@ -120,80 +152,64 @@ def robustness_figure(curves: dict[str, list[float]], images: int) -> figures.Fi
     return figure
 
 
+def summary(
+    run: labkit.Run, labels: np.ndarray, predicted: np.ndarray, curves: dict[str, list[float]]
+) -> str:
+    """What was found, in Markdown: beside the floor, for each class, for each distortion."""
+    shown = {
+        "test_accuracy": f"test accuracy, n = {len(labels)}",
+        "test_accuracy_low": "95 % interval from",
+        "test_accuracy_high": "to",
+        "expected_calibration_error": f"calibration error (ECE, {CONFIDENCE_BINS} bins)",
+    }
+    classes = sklearn_metrics.classification_report(labels, predicted, digits=4, zero_division=0)
+    lines = [beside_floors(run.metrics, shown), f"```\n{classes}```\n"]
+    for kind, accuracies in curves.items():
+        pairs = zip(DISTORTIONS[kind], accuracies, strict=True)
+        lines.append(f"- {kind}: " + ", ".join(f"{s:g}: {a:.3f}" for s, a in pairs))
+    return "\n".join(lines)
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Evaluate, print and log; return the metrics."""
     config = labkit.parse(Config, argv)
-    trained = labkit.find_run("tp1_mnist_api.train_model", config.run)
-    data = labkit.load_mnist(config.data)
-    if config.smoke or trained.config["smoke"]:
-        data = data.head(512, 256)
-    if data.source != trained.state["data_source"]:
-        print(f"note: trained on {trained.state['data_source']}, examined on {data.source}")
+    trained = labkit.find_run(EXAMINES, config.run)
+    # The floor knows all training images; `last` leaves them in MNIST's own order.
+    data = load(config.data, config.smoke or trained.config["smoke"], "last")
     labkit.prepare(config.seed)
     model = keras.saving.load_model(trained.folder / "model.keras")
 
     def predict(images: np.ndarray) -> np.ndarray:
         return model.predict(to_input(images), batch_size=500, verbose=0)
 
-    name, parent = trained.state["name"], trained.state["run_id"] or ""
-    with labkit.start_run(__file__, config, data.source, name, parent) as run:
-        probabilities = predict(data.x_test)
-        predicted, labels = probabilities.argmax(axis=1), data.y_test
-        right = predicted == labels
-        low, high = accuracy_interval(int(right.sum()), len(labels))
+    with labkit.examination(__file__, config, trained, data.source) as run:
+        labels, probabilities = data.test.y, predict(data.test.x)
+        predicted = probabilities.argmax(axis=1)
+        loss, accuracy = loss_and_accuracy(probabilities, labels)
+        low, high = accuracy_interval(int(np.sum(predicted == labels)), len(labels))
+        some = evenly_spaced(data.test, config.robustness_images)
+        curves = robustness(predict, some, config.seed)
         metrics = {
-            "test_accuracy": float(right.mean()),
+            "test_accuracy": accuracy,
             "test_accuracy_low": low,
             "test_accuracy_high": high,
+            "test_loss": loss,
             "expected_calibration_error": expected_calibration_error(probabilities, labels),
             "floor_nearest_neighbours": nearest_neighbours(data),
         }
-        classes = sklearn_metrics.classification_report(
-            labels, predicted, digits=4, zero_division=0
-        )
-
+        for kind, accuracies in curves.items():
+            metrics[f"accuracy_{kind.split()[0]}_{DISTORTIONS[kind][-1]}"] = accuracies[-1]
+        run.log_metrics(metrics)
         counts = sklearn_metrics.confusion_matrix(labels, predicted, labels=range(10))
         run.save_figure("confusion_matrix", figures.confusion_matrix(counts, "0123456789"))
-        wrong = np.flatnonzero(~right)
-        worst = wrong[np.argsort(-probabilities[wrong].max(axis=1))][:25]
-        titles = [
-            f"{labels[i]} taken for {predicted[i]}\n{probabilities[i].max():.0%} sure, #{i}"
-            for i in worst
-        ]
-        if len(worst):
-            run.save_figure("most_confident_errors", figures.image_grid(data.x_test[worst], titles))
+        if errors := errors_figure(data.test, probabilities):
+            run.save_figure("most_confident_errors", errors)
         run.save_figure("reliability", reliability_figure(probabilities, labels))
-
-        step = max(1, len(labels) // config.robustness_images)
-        curves, rng = {}, np.random.default_rng(config.seed)
-        for kind, strengths in DISTORTIONS.items():
-            accuracies = [
-                float(
-                    np.mean(
-                        predict(distort(data.x_test[::step], kind, strength, rng)).argmax(1)
-                        == labels[::step]
-                    )
-                )
-                for strength in strengths
-            ]
-            curves[kind] = accuracies
-            metrics[f"accuracy_{kind.split()[0]}_{strengths[-1]}"] = accuracies[-1]
-        run.save_figure("robustness", robustness_figure(curves, len(labels[::step])))
-        run.log_metrics(metrics)
-
-        summary = (
-            f"Test accuracy: {right.mean():.4f}, 95 % interval {low:.4f} to {high:.4f}, n ="
-            f" {len(labels)} ({data.source})\n"
-            f"  floor, 3 nearest neighbours: {metrics['floor_nearest_neighbours']:.4f}\n"
-            f"Calibration error (ECE, {CONFIDENCE_BINS} bins): "
-            f"{metrics['expected_calibration_error']:.4f}\n"
-        )
-        for kind, accuracies in curves.items():
-            pairs = zip(DISTORTIONS[kind], accuracies, strict=True)
-            summary += f"{kind}: " + ", ".join(f"{s:g}: {a:.3f}" for s, a in pairs) + "\n"
-        print(f"\n{classes}\n{summary}")
-        run.save_text("report.md", f"# {name}, examined\n\n```\n{classes}\n{summary}```\n")
-    return metrics
+        run.save_figure("robustness", robustness_figure(curves, len(some)))
+        text = summary(run, labels, predicted, curves)
+        print(text)
+        run.save_report(f"{trained.state['name']}, examined", text)
+    return run.metrics
 
 
 if __name__ == "__main__":
