@@ -1,17 +1,21 @@
-"""TP3's classifiers: the hand-out's numbers, the fast recipe's parts, a resumed training."""
+"""TP3's classifiers: the hand-out's numbers, the fast recipe's parts, what is measured on what."""
+
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
 import labkit
-from tp3_cnn_resnet import cnn_classification, fast_resnet, models
+from labkit import Data, Part
+from tp3_cnn_resnet import cifar10, cnn_classification, fast_cnn, models, normalisation
 from tp3_cnn_resnet.augmentation import translated
-from tp3_cnn_resnet.cnn_classification import Config, Part, split
-from tp3_cnn_resnet.fast_resnet import AlternatingBatches, Muon, whitening
+from tp3_cnn_resnet.cnn_classification import build_cnn, build_resnet, residual_block
+from tp3_cnn_resnet.fast_cnn import whitening
+from tp3_cnn_resnet.muon import Muon
 from tp3_cnn_resnet.normalisation import OnePassBatchNormalization, RecalibratedAccuracy
 
-NARROW = fast_resnet.Recipe(epochs=3, small_share=0.34, widths=(8, 8, 8), batch_size=100)
+NARROW = fast_cnn.Recipe(epochs=3, small_share=0.34, widths=(8, 8, 8), batch_size=100)
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +25,9 @@ def images() -> np.ndarray:
 
 def test_parameters_are_the_handouts():
     labkit.prepare(0)
-    assert models.build_cnn().count_params() == 2_122_186
-    assert models.build_resnet().count_params() == 153_098
-    assert models.build_resnet(momentum=None).count_params() == 142_314
+    assert build_cnn().count_params() == 2_122_186
+    assert build_resnet().count_params() == 153_098
+    assert build_resnet(momentum=None).count_params() == 142_314
 
 
 @pytest.mark.parametrize(
@@ -33,7 +37,7 @@ def test_parameters_are_the_handouts():
 def test_a_skip_is_projected_where_shapes_differ(channels, filters, stride, projected):
     labkit.prepare(0)
     inputs = keras.Input((8, 8, channels))
-    outputs = models.residual_block(inputs, filters, stride=stride, momentum=None)
+    outputs = residual_block(inputs, filters, stride=stride, momentum=None)
     assert outputs.shape == (None, 8 // stride, 8 // stride, filters)
     convolutions = [
         layer
@@ -47,27 +51,65 @@ def test_a_skip_is_projected_where_shapes_differ(channels, filters, stride, proj
 def test_operations_are_counted_by_hand():
     labkit.prepare(0)
     convolutions = 27 * 32 * 32 * 32 + 288 * 64 * 16 * 16  # kernel, filters, positions
-    assert models.forward_flops(models.build_cnn()) == 2 * (convolutions + 4096 * 512 + 512 * 10)
+    assert models.forward_flops(build_cnn()) == 2 * (convolutions + 4096 * 512 + 512 * 10)
 
 
 def test_a_block_with_zero_kernels_is_the_rectified_identity():
     labkit.prepare(0)
     inputs = keras.Input((4, 4, 2))
-    model = keras.Model(inputs, models.residual_block(inputs, 2, momentum=None))
+    model = keras.Model(inputs, residual_block(inputs, 2, momentum=None))
     model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
     x = np.random.default_rng(0).normal(size=(3, 4, 4, 2)).astype(np.float32)
     np.testing.assert_array_equal(model(x), np.maximum(x, 0))
 
 
 def test_the_split_is_the_last_tenth():
-    data = labkit.load_cifar10("sample")
-    training, validation = split(data)
-    assert (len(training.images), len(validation.images)) == (900, 100)
-    np.testing.assert_array_equal(validation.images, data.x_train[-100:])
-    assert training.one_hot.shape == (900, 10)
-    np.testing.assert_array_equal(training.one_hot.argmax(axis=1), training.labels)
-    training, validation = split(data, 0.0)
-    assert (len(training.images), len(validation.images)) == (1000, 0)
+    images, data = labkit.load_cifar10("sample"), cifar10.load("sample", smoke=False)
+    assert (len(data.train), len(data.validation), len(data.test)) == (900, 100, 200)
+    np.testing.assert_array_equal(data.train.x, images.x_train[:900])
+    np.testing.assert_array_equal(data.validation.x, images.x_train[900:])
+    np.testing.assert_array_equal(data.validation.y, images.y_train[900:])
+    every = cifar10.load("sample", False, validation_share=0.0)
+    assert (len(every.train), len(every.validation)) == (1000, 0)
+    np.testing.assert_array_equal(cifar10.one_hot(data.train.y), np.eye(10)[data.train.y])
+
+
+def test_floors_are_the_commonest_class_and_a_linear_model():
+    x = np.repeat(np.array([0, 0, 0, 255, 255], np.uint8), 3).reshape(5, 1, 1, 3)
+    training = Part(x, np.array([4, 4, 4, 7, 7]))
+    test = Part(x[2:], np.array([4, 7, 7]))
+    assert cifar10.floors(training, test) == {"floor_majority": 1 / 3, "floor_ridge": 1 / 3}
+    many = Part(np.repeat(x, 200, axis=0), np.repeat(training.y, 200))  # less regularised
+    assert cifar10.floors(many, test)["floor_ridge"] == 1
+
+
+class SaysItsPixel:
+    """A network that takes an image for the class of its first pixel's value."""
+
+    def predict(self, inputs, **settings):
+        return 0.91 * np.eye(10)[np.rint(255 * inputs[:, 0, 0, 0]).astype(int)] + 0.009
+
+    def count_params(self):
+        return 7
+
+
+def test_each_part_is_measured_on_its_own_images():
+    def part(count: int, wrong: int) -> Part:
+        labels = np.arange(count) % 10
+        pixels = np.where(np.arange(count) < wrong, (labels + 1) % 10, labels)
+        return Part(np.broadcast_to(pixels[:, None, None, None], (count, 1, 2, 3)), labels)
+
+    train = part(10_020, 1000)  # the last 20 are beyond the 10,000 that are measured
+    metrics = cifar10.measure(SaysItsPixel(), Data("x", train, part(100, 40), part(50, 35)))
+    expected = {"train": 0.9, "validation": 0.6, "test": 0.3}
+    for name, accuracy in expected.items():
+        loss = -accuracy * np.log(0.919) - (1 - accuracy) * np.log(0.009)
+        assert metrics[f"{name}_accuracy"] == pytest.approx(accuracy), name
+        assert metrics[f"{name}_loss"] == pytest.approx(loss, rel=1e-4), name
+    assert metrics["parameters"] == 7
+    nothing = Part(train.x[:0], train.y[:0])
+    metrics = cifar10.measure(SaysItsPixel(), Data("x", train, nothing, part(50, 35)))
+    assert not [name for name in metrics if "validation" in name]
 
 
 def test_whitened_patches_are_uncorrelated(images):
@@ -105,8 +147,8 @@ def test_translation_moves_each_image_by_whole_pixels(images):
 def test_two_epochs_show_both_sides_of_every_image():
     images = np.zeros((40, 8, 8, 3), np.uint8)
     images[:, :, :4] = 255  # bright on the left
-    recipe = fast_resnet.Recipe(epochs=2, reach=0, batch_size=10)
-    batches = AlternatingBatches(images, np.arange(40), recipe, seed=3, first_epoch=0)
+    recipe = fast_cnn.Recipe(epochs=2, reach=0, batch_size=10)
+    batches = fast_cnn.alternating(images, np.arange(40), recipe, seed=3, first_epoch=0)
     seen = {}
     for _ in range(2):
         for index in range(len(batches)):
@@ -140,25 +182,30 @@ def test_normalisation_in_one_pass_is_keras_own(scale):
     np.testing.assert_allclose(one_pass, plain, atol=1e-5)
 
 
-def test_recalibrated_statistics_repair_averages_that_lag_behind(images):
+def test_recalibrated_statistics_repair_averages_that_lag_behind():
+    labels = np.arange(40) % 2
+    x = np.full((40, 4, 4, 1), 100, np.float32) + (2 * labels - 1)[:, None, None, None]
+
+    def build(momentum: float) -> keras.Model:  # right where the statistics are those of `x`
+        inputs = keras.Input((4, 4, 1))
+        normalised = OnePassBatchNormalization(momentum=momentum)(inputs)
+        pooled = keras.layers.GlobalAveragePooling2D()(normalised)
+        dense = keras.layers.Dense(2, activation="softmax")
+        outputs = dense(pooled)
+        dense.set_weights([np.array([[-5, 5]], np.float32), np.zeros(2, np.float32)])
+        return keras.Model(inputs, outputs)
+
     labkit.prepare(0)
-    labels = np.eye(10, dtype=np.float32)[labkit.load_cifar10("sample").y_train]
-    x = models.to_input(images)
-    model, twin = models.build_resnet(momentum=0.9999), models.build_resnet(momentum=0.0)
-    recalibrated = RecalibratedAccuracy(twin, x[:200], (x[-100:], labels[-100:]))
-    model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    model, twin, one_hot = build(0.9999), build(0.0), np.eye(2)[labels]
+    model(x, training=True)  # its averages hardly leave where they began
     weights = model.get_weights()
-    history = model.fit(
-        x[:-100],
-        labels[:-100],
-        epochs=2,
-        validation_data=(x[-100:], labels[-100:]),
-        callbacks=[recalibrated],
-        verbose=0,
-    ).history
-    assert history["val_accuracy"][-1] < 0.3  # its averages have hardly left where they began
-    assert history["val_accuracy_recalibrated"][-1] > history["val_accuracy"][-1] + 0.2
-    assert any((a != b).any() for a, b in zip(weights, model.get_weights(), strict=True))
+    assert np.mean(model.predict(x, verbose=0).argmax(axis=1) == labels) == 0.5
+    recalibrated, logs = RecalibratedAccuracy(twin, x[:20], (x[20:], one_hot[20:])), {}
+    recalibrated.set_model(model)
+    recalibrated.on_epoch_end(0, logs)
+    assert logs == {"val_accuracy_recalibrated": 1.0}
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
 
 
 def test_convolutions_begin_as_the_identity():
@@ -166,7 +213,7 @@ def test_convolutions_begin_as_the_identity():
     x = np.random.default_rng(0).normal(size=(2, 6, 6, 4)).astype(np.float32)
     for filters in (3, 4, 7):
         inputs = keras.Input((6, 6, 4))
-        outputs = keras.Model(inputs, fast_resnet.convolve(inputs, filters))(x)
+        outputs = keras.Model(inputs, fast_cnn.convolve(inputs, filters))(x)
         passed = min(filters, 4)
         np.testing.assert_allclose(outputs[..., :passed], x[..., :passed], atol=1e-6)
         assert outputs.shape[-1] == filters
@@ -205,15 +252,15 @@ def test_kernels_move_alike_in_all_directions_and_the_rest_as_sgd(channels, filt
         np.testing.assert_allclose(np.array(variable), value, rtol=1e-3, atol=1e-4)
 
 
-def test_fast_resnet_learns_32_images_by_heart(images):
+def test_the_fast_cnn_learns_32_images_by_heart(images):
     labkit.prepare(0)
     rng = np.random.default_rng(0)
-    x = models.to_input(rng.integers(0, 256, (32, 32, 32, 3)))
+    x = models.to_input(rng.integers(0, 256, (32, 16, 16, 3)))
     labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, 32)]
-    recipe = fast_resnet.Recipe(epochs=60, widths=(32, 32, 32), batch_size=16, learning_rate=0.05)
-    model = fast_resnet.build(images, recipe)
+    recipe = fast_cnn.Recipe(epochs=60, widths=(32, 32, 32), batch_size=16, learning_rate=0.05)
+    model = fast_cnn.build(images, recipe)
     frozen = model.get_layer("whitening").get_weights()
-    fast_resnet.compile_with(recipe, model, steps=120)
+    fast_cnn.compile_with(recipe, model, steps=120)
     model.fit(x, labels, epochs=60, batch_size=16, verbose=0)
     assert model.evaluate(x, labels, verbose=0)[1] == 1
     for before, after in zip(frozen, model.get_layer("whitening").get_weights(), strict=True):
@@ -222,53 +269,64 @@ def test_fast_resnet_learns_32_images_by_heart(images):
 
 def test_mirror_images_are_averaged(images):
     labkit.prepare(0)
-    model = fast_resnet.build(images, NARROW)
+    model = fast_cnn.build(images, NARROW)
     part = Part(images[:60], labkit.load_cifar10("sample").y_train[:60])
-    x = models.to_input(part.images)
+    x = models.to_input(part.x)
     mean = (model.predict(x, verbose=0) + model.predict(x[:, :, ::-1], verbose=0)) / 2
-    loss, accuracy = cnn_classification.score(model, part, mirrored=True)
-    assert accuracy == np.mean(mean.argmax(axis=1) == part.labels)
-    assert loss == pytest.approx(-np.log(mean[np.arange(60), part.labels]).mean(), rel=1e-4)
+    np.testing.assert_allclose(models.predict(model, part.x, mirrored=True), mean, atol=1e-6)
+    loss, accuracy = cifar10.score(model, part, mirrored=True)
+    assert accuracy == np.mean(mean.argmax(axis=1) == part.y)
+    assert loss == pytest.approx(-np.log(mean[np.arange(60), part.y]).mean(), rel=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stop_after", [1, 2])  # on small images, on whole ones
-def test_resumed_equals_uninterrupted(images, tmp_path, monkeypatch, stop_after):
-    monkeypatch.setitem(fast_resnet.RECIPES, "default", NARROW)
-    arguments = ["--data", "sample", "--epochs", "3", "--precision", "float32"]
-    whole = cnn_classification.main(arguments)
+@pytest.mark.parametrize(
+    ("done", "expected"),
+    [(0, [(24, 0, 1), (32, 1, 3)]), (1, [(32, 1, 3)]), (2, [(32, 2, 3)])],
+)
+def test_a_resumed_training_goes_on_at_the_right_size(done, expected, monkeypatch):
+    calls = []
 
-    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / "other"))
-    record_epoch = labkit.Run.record_epoch
+    def fit(model, batches, initial_epoch, epochs, **settings):
+        assert batches.epoch == initial_epoch
+        calls.append((batches.x.shape[1], initial_epoch, epochs))
 
-    def interrupted(run, epoch, *rest):
-        record_epoch(run, epoch, *rest)
-        if epoch + 1 == stop_after:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as context:
-        context.setattr(labkit.Run, "record_epoch", interrupted)
-        with pytest.raises(SystemExit, match="130"):
-            cnn_classification.main(arguments)
-    resumed = cnn_classification.main([*arguments, "--resume"])
-    for name, value in whole.items():
-        if name != "train_seconds":
-            assert resumed[name] == value, name
+    monkeypatch.setitem(fast_cnn.RECIPES, "default", NARROW)
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    data = cifar10.load("sample", smoke=True)
+    labkit.prepare(0)
+    run = SimpleNamespace(first_epoch=done, checkpoints=lambda model: None)
+    model = fast_cnn.build(data.train.x, NARROW)
+    fast_cnn.train(model, fast_cnn.Config(epochs=3), data, run)
+    assert calls == expected
 
 
-def test_the_best_epoch_is_tested_and_the_last_one_shown(monkeypatch):
-    arguments = ["--data", "sample", "--model", "cnn", "--epochs", "3"]
-    metrics = cnn_classification.main(arguments)
-    run = labkit.find_run("tp3_cnn_resnet.cnn_classification")
-    assert metrics["best_epoch"] == np.argmax(run.history["val_accuracy"]) + 1
-    assert metrics["validation_accuracy"] == pytest.approx(max(run.history["val_accuracy"]))
-    assert not (run.folder / "best.weights.h5").exists()
-    saved = keras.saving.load_model(run.folder / "model.keras")
-    data = labkit.load_cifar10("sample")
-    assert cnn_classification.score(saved, Part(data.x_test, data.y_test))[1] == pytest.approx(
-        metrics["test_accuracy"]
+def test_a_budget_without_validation_images_trains_on_all(monkeypatch):
+    monkeypatch.setitem(
+        fast_cnn.RECIPES, "long", fast_cnn.Recipe(5, widths=(8, 8, 8), validation_share=0.0)
     )
-    assert metrics["test_accuracy"] > metrics["floor_majority"]
+    metrics = fast_cnn.main(["--budget", "long", "--smoke", "--data", "sample"])
+    assert not [name for name in metrics if "validation" in name]
+    run = labkit.find_run("tp3_cnn_resnet.fast_cnn")
+    assert run.config["epochs"] == len(run.history["loss"]) == 2
+    per_image = metrics["training_petaflop"] / 512
+    model = models.load_model(run.folder / "model.keras")
+    assert per_image == pytest.approx(3 * 2 * models.forward_flops(model) / 1e15)
+
+
+def test_the_normalised_resnet_shows_where_its_averages_misled(monkeypatch):
+    metrics = cnn_classification.main(
+        ["--model", "resnet", "--rate", "falling", "--smoke", "--data", "sample"]
+    )
+    run = labkit.find_run("tp3_cnn_resnet.cnn_classification")
+    accuracies = run.history["val_accuracy"]
+    assert metrics["best_epoch"] == np.argmax(accuracies) + 1
+    assert metrics["validation_accuracy"] == pytest.approx(max(accuracies), abs=0.04)  # bfloat16
+    assert metrics["batchnorm_lag_epoch"] == 2
+    assert metrics["batchnorm_lag_validation_accuracy"] == accuracies[1]
+    assert run.state["name"] == "resnet-adam_falling-crossentropy-s0"
+    report = (run.folder / "report.md").read_text()
+    assert f"| floor: ridge | {metrics['floor_ridge']:.4f} |" in report
+    assert f"| network | {metrics['test_accuracy']:.4f} |" in report
 
 
 def test_where_the_averages_misled_most():
@@ -276,32 +334,24 @@ def test_where_the_averages_misled_most():
         "val_accuracy": [0.1, 0.6, 0.5, 0.7],
         "val_accuracy_recalibrated": [0.9, 0.6, 0.7, 0.7],
     }
-    assert cnn_classification.batchnorm_lag(history) == {
+    found = normalisation.batchnorm_lag(history)
+    assert found == {
         "batchnorm_lag_epoch": 3,
         "batchnorm_lag_validation_accuracy": 0.5,
         "batchnorm_lag_validation_accuracy_recalibrated": 0.7,
     }
+    assert "in epoch 3: validation 0.5000" in normalisation.lag_in_words(found)
+    lines = normalisation.recalibration_figure(history).axes[0].lines
+    assert [list(line.get_ydata()) for line in lines] == [
+        history["val_accuracy_recalibrated"], history["val_accuracy"]
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--epochs", "0"], "--epochs must be 1 or more, got 0"),
-        (["--seed", "-1"], "--seed must be 0 or more, got -1"),
-        (["--model", "cnn", "--budget", "long"], "--budget long is for fast-resnet, not for cnn"),
-        (["--rate", "falling"], "--rate falling is not for fast-resnet"),
-    ],
-)
-def test_impossible_settings_are_one_message(arguments, message, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        labkit.parse(Config, arguments)
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.slow
 @pytest.mark.realdata
-def test_one_epoch_on_real_images(real_data):
-    metrics = cnn_classification.main(["--model", "cnn", "--epochs", "1", "--data", "real"])
-    assert 0.50 < metrics["test_accuracy"] < 0.68
-    assert 0.35 < metrics["floor_ridge"] < 0.42
-    assert metrics["floor_majority"] == 0.1
+def test_the_floors_of_the_real_images(real_data):
+    data = cifar10.load("real", smoke=False)
+    assert (len(data.train), len(data.validation), len(data.test)) == (45_000, 5000, 10_000)
+    some = Part(data.train.x[:5000], data.train.y[:5000])
+    floors = cifar10.floors(some, data.test)
+    assert floors["floor_majority"] == 0.1
+    assert 0.25 < floors["floor_ridge"] < 0.42

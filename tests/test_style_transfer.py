@@ -1,16 +1,28 @@
 """Style transfer: losses against loops, networks against SciPy, all kinds of images, failures."""
 
+import hashlib
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import h5py
 import keras
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from PIL import Image
 from scipy.signal import correlate
 
 import labkit
 from tests.conftest import NOWHERE
-from tp3_cnn_resnet import style_features, style_pictures, style_transfer
-from tp3_cnn_resnet.augmentation import mirrored_and_moved
+from tp3_cnn_resnet import (
+    style_features,
+    style_pictures,
+    style_report,
+    style_transfer,
+    train_features,
+)
 from tp3_cnn_resnet.pictures import draw
 
 OWN = style_features.OWN_WEIGHTS
@@ -169,7 +181,6 @@ def vgg16_file(path, kernels):
             group[f"{name}_b_1:0"] = np.full(kernel.shape[-1], 0.01, np.float32)
 
 
-@pytest.mark.slow
 def test_vgg16_is_read_from_keras_own_file(tmp_path, capsys):
     widths, channels, kernels = (64, 128, 256, 512, 512), 3, {}
     for block, (width, depth) in enumerate(zip(widths, (2, 2, 3, 3, 3), strict=True), 1):
@@ -193,8 +204,6 @@ def test_vgg16_is_read_from_keras_own_file(tmp_path, capsys):
 
     del kernels["block5_conv3"]
     vgg16_file(path, kernels)
-    assert "no feature network" in fails(capsys, "--weights", path)
-    path.write_bytes(path.read_bytes()[:5000])
     assert "no feature network" in fails(capsys, "--weights", path)
 
 
@@ -221,28 +230,61 @@ def test_damaged_npz_is_one_line(damage, tiny, capsys):
     assert "\n" not in printed
 
 
-def test_offline_uses_the_own_network_and_says_so(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(style_features, "VGG16_URL", f"{NOWHERE}/")
+@pytest.fixture
+def offline(monkeypatch):
+    vgg16 = style_features.ORIGINS["vgg16"]
+    monkeypatch.setitem(style_features.ORIGINS, "vgg16", replace(vgg16, url=f"{NOWHERE}/a.h5"))
+
+
+def test_offline_uses_the_own_network_and_says_so(offline, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
-    damaged = tmp_path / style_features.KNOWN[0].file
+    damaged = tmp_path / style_features.ORIGINS["vgg16"].files[0]
     damaged.write_bytes(b"half a file")
     network = style_features.find_network()
     assert network.name == "cifar10_net"
     assert "not ImageNet" in network.label
     printed = capsys.readouterr().err
-    assert f"damaged weights file, not used: {damaged}" in printed
+    assert f"warning: damaged data file, not used: {damaged}" in printed
     assert "trained on CIFAR-10" in printed
+    assert f"{NOWHERE}/a.h5: " in printed
     assert printed.count("warning:") == 2
     with pytest.raises(SystemExit) as stop:
         style_features.find_network("real")
     assert stop.value.code == 2
+    assert "--data real" in capsys.readouterr().err
 
 
-def test_without_any_folder_it_uses_the_own_network_too(monkeypatch, capsys):
-    monkeypatch.setattr(style_features, "VGG16_URL", f"{NOWHERE}/")
+def test_without_any_folder_it_uses_the_own_network_too(offline, monkeypatch, capsys):
     monkeypatch.delenv("LABKIT_DATA", raising=False)
     assert style_features.find_network().name == "cifar10_net"
     assert "LABKIT_DATA: not set" in capsys.readouterr().err
+
+
+def test_networks_are_preferred_by_folder_then_in_their_order(offline, monkeypatch, tmp_path, tiny):
+    """Each published file is replaced by a small one of its own, and put where it may lie."""
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path / "data"))
+    places = [tmp_path / "data" / "style_weights", tmp_path / "keras" / "models"]
+    for seed, token in enumerate(("vgg19_distilled", "vgg19")):
+        origin, place = style_features.ORIGINS[token], places[1 - seed]
+        place.mkdir(parents=True)
+        path = place / origin.files[0]
+        np.savez(path, **tiny_arrays(1 + seed))
+        digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+        monkeypatch.setitem(style_features.ORIGINS, token, replace(origin, digest=digest))
+    network = style_features.find_network("real")
+    assert network.name == "vgg19"  # the user's folder comes before the cache
+    assert network.label == style_features.ORIGINS["vgg19"].name
+    distilled = places[1] / style_features.ORIGINS["vgg19_distilled"].files[0]
+    shutil.copy(distilled, places[0])
+    network = style_features.find_network("real")
+    assert network.name == "vgg19_distilled"
+    sha256 = hashlib.sha256(distilled.read_bytes()).hexdigest()
+    assert network.source == f"vgg19_distilled:{sha256[:8]}"
+    shutil.copy(distilled, tmp_path / "renamed.npz")  # recognised by its hash
+    assert style_features.find_network("real", str(tmp_path / "renamed.npz")).name == network.name
+    with pytest.raises(SystemExit):
+        style_features.find_network("real", str(tiny.with_name("nothing.npz")))
+    assert style_features.find_network("auto", str(tiny)).name == "custom"
 
 
 def test_the_shipped_network_says_what_it_is():
@@ -253,25 +295,29 @@ def test_the_shipped_network_says_what_it_is():
     assert style_features.convolutions(arrays)[-1] == "block4_conv1"
 
 
-@pytest.mark.slow
-def test_the_shipped_network_can_be_trained_again(home):
-    metrics = style_features.main(["--smoke", "--data", "sample"])
-    assert 0 <= metrics["test_accuracy"] <= 1
-    folder = labkit.find_run("tp3_cnn_resnet.style_features").folder
-    network = style_features.find_network("auto", str(folder / OWN.name))
+def test_the_shipped_network_can_be_trained_again(home, tmp_path):
+    data = train_features.load("sample", smoke=True)
+    features, _ = train_features.build_classifier(data.train.x, seed=0)
+    scaled = features.get_layer("preprocess")(data.train.x.astype(np.float32) / 255)
+    np.testing.assert_allclose(np.mean(scaled, axis=(0, 1, 2)), 0, atol=1e-3)
+    np.testing.assert_allclose(np.std(scaled, axis=(0, 1, 2)), 1, atol=1e-3)
+    np.savez(tmp_path / "own.npz", **train_features.round_weights(features))
+    network = style_features.find_network("auto", str(tmp_path / "own.npz"))
     assert network.layers == style_features.find_network("sample").layers
+    image = np.random.default_rng(0).random((1, 32, 32, 3), np.float32)
+    np.testing.assert_array_equal(network.model(image), features(image))  # what is saved is tested
     with pytest.raises(SystemExit):
-        style_features.main(["--smoke", "--data", "sample", "--ship"])
+        train_features.main(["--smoke", "--data", "sample", "--ship"])
 
 
-def test_augmented_images_are_shifted_or_mirrored_originals():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
-    inner = {bytes(image[0, 8, 8]), bytes(image[0, 20, 15])}  # stay inside at any shift
-    for _ in range(5):
-        changed = np.rint(mirrored_and_moved(image, rng) * 255).astype(np.uint8)
-        assert changed.shape == image.shape
-        assert inner <= {bytes(pixel) for pixel in changed.reshape(-1, 3)}
+def test_a_tenth_of_the_training_images_validates_the_same_for_every_seed():
+    images = labkit.load_cifar10("sample")
+    data = train_features.load("sample", smoke=False)
+    assert (len(data.train), len(data.validation), len(data.test)) == (900, 100, 200)
+    parts = [set(map(bytes, part.x)) for part in (data.train, data.validation, data.test)]
+    assert not parts[0] & parts[1]
+    assert not (parts[0] | parts[1]) & parts[2]
+    assert parts[0] | parts[1] == set(map(bytes, images.x_train))
 
 
 # --- Images --------------------------------------------------------------------------------------
@@ -293,11 +339,11 @@ def test_every_kind_of_image_is_read(tmp_path):
     }
     for name, (image, expected) in kinds.items():
         image.save(tmp_path / name)
-        found = style_pictures.read_image(tmp_path / name, "content")
+        found = style_pictures.read_image(tmp_path / name, "content", 256)
         assert found.mode == "RGB", name
         assert found.getpixel((1, 1)) == expected, name
     palette.save(tmp_path / "hole.png", transparency=palette.getpixel((0, 0)))
-    hole = style_pictures.read_image(tmp_path / "hole.png", "content")
+    hole = style_pictures.read_image(tmp_path / "hole.png", "content", 256)
     assert hole.getpixel((1, 1)) == (255, 255, 255)
 
 
@@ -307,7 +353,7 @@ def test_exif_orientation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     image.save(tmp_path / "turned.png", exif=exif)
-    upright = style_pictures.read_image(tmp_path / "turned.png", "style")
+    upright = style_pictures.read_image(tmp_path / "turned.png", "style", 256)
     assert upright.size == (20, 40)
     assert upright.getpixel((10, 5)) == (255, 255, 255)
     assert upright.getpixel((10, 35)) == (0, 0, 0)
@@ -343,14 +389,13 @@ def test_impossible_settings_name_the_flag(arguments, capsys):
 
 
 def test_plan_goes_from_coarse_to_fine_with_all_steps():
-    pieces = style_transfer.plan((192, 256), 200)
+    pieces = style_pictures.plan((192, 256), 200)
     assert sum(count for _, count in pieces) == 200
     assert list(dict.fromkeys(size for size, _ in pieces)) == [64, 128, 256]
-    assert style_transfer.plan((40, 60), 3) == [(60, 3)]
-    assert [size for size, _ in style_transfer.plan((192, 256), 2)] == [128, 256]
+    assert style_pictures.plan((40, 60), 3) == [(60, 3)]
+    assert [size for size, _ in style_pictures.plan((192, 256), 2)] == [128, 256]
 
 
-@pytest.mark.slow
 def test_the_sample_images_are_what_the_code_draws(tmp_path):
     draw.main(["--folder", str(tmp_path)])
     for name in ("content.jpg", "style.jpg"):
@@ -363,7 +408,6 @@ def test_the_sample_images_are_what_the_code_draws(tmp_path):
 # --- The whole -----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_transfer_changes_the_image_and_lowers_the_loss(tmp_path):
     panel = tmp_path / "panel.jpg"
     arguments = ["--data", "sample", "--size", "96", "--steps", "40", "--panel", str(panel)]
@@ -376,62 +420,106 @@ def test_transfer_changes_the_image_and_lowers_the_loss(tmp_path):
     assert metrics["largest_rise"] < 0.01
     run = labkit.find_run("tp3_cnn_resnet.style_transfer")
     assert run.state["name"] == "cifar10_net-adam-gram+content+tv-s0"
-    assert run.state["data_source"].startswith("cifar10_net:")
+    assert run.data_source.startswith("cifar10_net:")
     names = {path.name for path in run.folder.iterdir()}
     assert names >= {"result.png", "result_48.png", "panel.png", "losses.png", "report.md"}
     with Image.open(run.folder / "result.png") as result, Image.open(panel) as shown:
         assert result.size == (96, 72)
         assert shown.format == "JPEG"
-    assert "not ImageNet" in (run.folder / "report.md").read_text()
+        pixels = np.asarray(result, float) / 255
+    with Image.open(style_transfer.PICTURES / "content.jpg") as content:
+        small = style_pictures.resized(content, 72, 96)[0]
+    difference = np.mean(np.abs(pixels - small))
+    assert difference == pytest.approx(metrics["difference_from_content"], abs=3e-3)
+    report = (run.folder / "report.md").read_text()
+    assert "not ImageNet" in report
+    assert f"| style loss | {metrics['style_loss']:.4f} |" in report
+
+
+def test_the_result_has_the_form_of_the_content_and_is_compared_with_it(tiny, noisy, tmp_path):
+    """Content and style are told apart by their sizes and colours, wherever they are used."""
+    tall = tmp_path / "tall.png"
+    Image.new("RGB", (40, 60), (250, 20, 20)).save(tall)
+    settings = ["--weights", str(tiny), "--smoke"]
+    metrics = style_transfer.main(["--content", str(noisy), "--style", str(tall), *settings])
+    run = labkit.find_run("tp3_cnn_resnet.style_transfer")
+    with Image.open(run.folder / "result.png") as result:
+        assert result.size == (96, 64)
+    assert (run.folder / "report.md").read_text().startswith("# noisy.png in the manner of tall")
+    content = np.asarray(style_pictures.resized(Image.open(noisy), 64, 96))
+    red = np.full_like(content, (250 / 255, 20 / 255, 20 / 255))
+    assert metrics["floor_ssim_of_style"] == pytest.approx(style_pictures.ssim(red, content))
+    assert metrics["floor_style_loss_of_content"] > 0.01
+    assert metrics["floor_content_loss_of_style"] > 0.01
+    assert metrics["difference_from_content"] < metrics["difference_from_style"]
+
+
+def test_panel_shows_content_style_and_result_in_this_order():
+    images = [np.full((1, 4, 5, 3), value, np.float32) for value in (0.1, 0.5, 0.9)]
+    figure = style_report.panel_figure(images, "a network")
+    assert [axis.get_title() for axis in figure.axes] == ["content", "style", "result"]
+    for axis, image in zip(figure.axes, images, strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), image[0])
+    assert "a network" in figure.get_suptitle()
+    plt.close(figure)
+
+
+def test_curves_are_the_weighted_parts_and_mark_the_sizes():
+    history = {
+        "step": [5, 10, 15],
+        "size": [48, 96, 96],
+        "loss": [9, 6, 3],
+        "content_loss": [1] * 3,
+    }
+    history |= {"style_loss": [3, 2, 1], "total_variation": [0, 0, 0]}
+    figure = style_report.curves_figure(history, style_weight=2.0, tv_weight=6.0)
+    lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    assert lines["style loss"].tolist() == [6, 4, 2]
+    assert lines["loss"].tolist() == [9, 6, 3]
+    assert "total variation" not in lines  # zeros have no logarithm
+    assert figure.axes[0].lines[-1].get_xdata()[0] == 5.5
+    assert "48 → 96 pixels" in figure.axes[0].get_title()
+    plt.close(figure)
 
 
 def test_interrupted_transfer_goes_on_as_if_nothing_had_happened(tiny, noisy, monkeypatch):
-    arguments = ["--content", str(noisy), "--weights", str(tiny), "--size", "64", "--steps", "20"]
+    """Stopped between two sizes, then within one: records 0 to 3 are two sizes of ten steps."""
+    arguments = ["--content", str(noisy), "--weights", str(tiny), "--size", "96", "--steps", "20"]
     whole = style_transfer.main(arguments)
+    expected = (labkit.find_run("tp3_cnn_resnet.style_transfer").folder / "result.png").read_bytes()
     record, calls = labkit.Run.record_epoch, []
 
-    def stop_at_third(run, *rest):
-        record(run, *rest)
-        calls.append(rest[0])
-        if len(calls) == 3:
+    def stop_at_some(run, epoch, *rest):
+        record(run, epoch, *rest)
+        calls.append(epoch)
+        if epoch in (1, 2):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(labkit.Run, "record_epoch", stop_at_third)
-    with pytest.raises(SystemExit) as stop:
-        style_transfer.main(arguments)
-    assert stop.value.code == 130
+    monkeypatch.setattr(labkit.Run, "record_epoch", stop_at_some)
+    for more in ([], ["--resume"]):
+        with pytest.raises(SystemExit) as stop:
+            style_transfer.main([*arguments, *more])
+        assert stop.value.code == 130
     again = style_transfer.main([*arguments, "--resume"])
     assert calls == [0, 1, 2, 3]
     for name in whole.keys() - {"train_seconds"}:
-        assert again[name] == pytest.approx(whole[name], rel=1e-3, abs=1e-4), name
-    assert style_transfer.main([*arguments, "--resume"]) == again
+        assert again[name] == pytest.approx(whole[name], rel=1e-5, abs=1e-6), name
+    run = labkit.find_run("tp3_cnn_resnet.style_transfer")
+    assert run.history["step"] == [5, 10, 15, 20]
+    assert (run.folder / "result.png").read_bytes() == expected
 
 
 def test_largest_rise_by_hand():
     history = {"size": [1, 1, 2, 2, 2], "loss": [4, 3, 9, 6, 6.6]}
-    assert style_transfer.largest_rise(history) == pytest.approx(0.1)
-    assert style_transfer.largest_rise({"size": [1, 1], "loss": [2, 1]}) == 0
+    assert style_report.largest_rise(history) == pytest.approx(0.1)
+    assert style_report.largest_rise({"size": [1, 1], "loss": [2, 1]}) == 0
 
 
-def test_help_loads_no_tensorflow(python):
-    code = (
-        "import sys\nfrom tp3_cnn_resnet import style_transfer\n"
-        "try: style_transfer.main(['--help'])\nexcept SystemExit: pass\n"
-        "print('loaded', 'tensorflow' in sys.modules, 'mlflow' in sys.modules)"
-    )
-    finished = python("-c", code)
-    assert "loaded False False" in finished.stdout, finished.stderr
-
-
-@pytest.mark.slow
 @pytest.mark.realdata
-@pytest.mark.parametrize("index", [1, 2])
-def test_real_networks_fall_and_keep_the_content(index, real_data, home):
-    import os
-    from pathlib import Path
-
-    known = style_features.KNOWN[index]
-    path = Path(os.environ["LABKIT_DATA"]) / "style_weights" / known.file
+@pytest.mark.parametrize("token", ["vgg19_distilled", "vgg19"])
+def test_real_networks_fall_and_keep_the_content(token, real_data, home):
+    origin = style_features.ORIGINS[token]
+    path = Path(os.environ["LABKIT_DATA"]) / origin.files[1]
     if not path.exists():
         pytest.skip(f"{path} is absent")
     arguments = ["--data", "real", "--weights", str(path), "--size", "96", "--steps", "20"]
@@ -439,4 +527,4 @@ def test_real_networks_fall_and_keep_the_content(index, real_data, home):
     assert metrics["style_loss"] < 0.5 * metrics["floor_style_loss_of_content"]
     assert metrics["ssim_content"] > metrics["floor_ssim_of_style"]
     name = labkit.find_run("tp3_cnn_resnet.style_transfer").state["name"]
-    assert name == f"{known.name}-adam-gram+content+tv-s0"
+    assert name == f"{token}-adam-gram+content+tv-s0"

@@ -1,48 +1,59 @@
 """TP3's demonstrations: truth of the generated images, box arithmetic, networks that learn."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from scipy import ndimage
 
 import labkit
 from tp3_cnn_resnet import box_demo, boxes, segmentation_demo, shapes
+from tp3_cnn_resnet.box_figure import boxes_figure
 from tp3_cnn_resnet.boxes import Detections, average_precision, suppress
+from tp3_cnn_resnet.models import to_input
+
+DEMOS = pytest.mark.parametrize("script", [segmentation_demo, box_demo])
 
 
 @pytest.fixture(scope="module")
-def scenes() -> shapes.Scenes:
-    return shapes.scenes("train", 60)
+def truth() -> np.ndarray:
+    """Boxes of 60 images, (60,) of (shapes, 5)."""
+    return shapes.scenes("train", 60)[2]
 
 
 # --- Images --------------------------------------------------------------------------------------
 
 
-def test_boxes_are_the_extents_of_the_masks(scenes):
-    for mask, box_rows, labels in zip(scenes.masks, scenes.boxes, scenes.labels, strict=True):
+def test_boxes_are_the_extents_of_the_masks():
+    _, masks, truth = shapes.scenes("train", 60)
+    for mask, rows in zip(masks, truth, strict=True):
         areas, count = ndimage.label(mask > 0, np.ones((3, 3)))
         found = set()
-        for number, (rows, columns) in enumerate(ndimage.find_objects(areas), start=1):
+        for number, (down, across) in enumerate(ndimage.find_objects(areas), start=1):
             values = np.unique(mask[areas == number])
             assert len(values) == 1  # shapes don't touch
-            found.add((columns.start, rows.start, columns.stop, rows.stop, values[0] - 1))
-        assert count == len(labels) >= 1
-        assert found == {(*box, label) for box, label in zip(box_rows, labels, strict=True)}
+            found.add((across.start, down.start, across.stop, down.stop, values[0] - 1))
+        assert count == len(rows) >= 1
+        assert found == set(map(tuple, rows))
 
 
-def test_parts_share_no_image_and_repeat():
-    parts = {part: shapes.scenes(part, 40) for part in shapes.PARTS}
-    seen = [image.tobytes() for scenes in parts.values() for image in scenes.images]
-    assert len(set(seen)) == len(seen) == 120
-    again = shapes.scenes("test", 20)
-    np.testing.assert_array_equal(again.images, parts["test"].images[:20])
-    np.testing.assert_array_equal(again.masks, parts["test"].masks[:20])
+@DEMOS
+def test_parts_share_no_image_and_repeat(script):
+    data, again = (script.load("auto", smoke=True) for _ in range(2))
+    parts = {part: getattr(data, part) for part in shapes.PARTS}
+    seen = [image.tobytes() for part in parts.values() for image in part.x]
+    assert len(set(seen)) == len(seen) == 64 + 16 + 16
+    for name, part in parts.items():
+        np.testing.assert_array_equal(part.x, getattr(again, name).x)
+        assert all(map(np.array_equal, part.y, getattr(again, name).y))
 
 
 def test_no_two_shapes_have_one_cell():
-    scenes = shapes.scenes("train", 200)
-    assert box_demo.encode(scenes)[..., 0].sum() == sum(map(len, scenes.labels))
+    truth = shapes.scenes("train", 200)[2]
+    assert box_demo.encode(truth)[..., 0].sum() == sum(map(len, truth))
 
 
 # --- Boxes ---------------------------------------------------------------------------------------
@@ -56,9 +67,9 @@ def random_boxes(count: int, seed: int) -> np.ndarray:
 
 def counted_iou(first: np.ndarray, second: np.ndarray) -> float:
     """IoU by counting pixels."""
-    canvas = np.zeros((2, 40, 40), bool)
+    canvas = np.zeros((2, 60, 60), bool)
     for area, (left, top, right, bottom) in zip(canvas, (first, second), strict=True):
-        area[top:bottom, left:right] = True
+        area[int(top) : int(bottom), int(left) : int(right)] = True
     return canvas.all(axis=0).sum() / canvas.any(axis=0).sum()
 
 
@@ -121,23 +132,38 @@ def test_average_precision_needs_half_of_the_area():
     assert precision_of([detections((less, 0.9))], (A,)) == 0
 
 
-def test_cells_give_their_boxes_back(scenes):
-    targets = box_demo.encode(scenes)
+def test_cells_give_their_boxes_back(truth):
+    targets = box_demo.encode(truth)
     predictions = np.full((len(targets), 12, 12, 8), -20.0)
     inside = np.clip(targets[..., :5], 1e-6, 1 - 1e-6)
     predictions[..., :5] = np.log(inside / (1 - inside))
     predictions[..., 5:] = 9 * np.eye(3)[targets[..., 5].astype(int)]
-    found = box_demo.decode(predictions)
-    metrics = box_demo.examine([suppress(one) for one in found], scenes)
-    assert metrics == {"box_ap": 1.0, "ap": 1.0}
-    assert boxes.mean_iou(found, scenes.boxes) == pytest.approx(1, abs=1e-3)
+    found = [suppress(one) for one in box_demo.decode(predictions)]
+    metrics = box_demo.examine(found, truth)
+    assert metrics["box_ap"] == metrics["ap"] == 1
+    assert metrics["iou"] == pytest.approx(1, abs=1e-3)
+    assert metrics["boxes_per_image"] == np.mean(list(map(len, truth)))
 
 
-def test_joint_loss_against_loops(scenes):
-    import keras
+def test_detector_is_compared_with_the_true_boxes_of_the_test_images():
+    data = box_demo.load("auto", smoke=True)
+    boxes_of = [rows[:, :4] for rows in data.test.y]
+    labels = [rows[:, 4].astype(int) for rows in data.test.y]
+    kept = [Detections(b, np.ones(len(b)), own) for b, own in zip(boxes_of, labels, strict=True)]
+    moved = [Detections(one.boxes + 2, one.scores, (one.labels + 1) % 3) for one in kept]
+    metrics = box_demo.evaluate(moved, kept, data)
+    assert metrics["box_ap"] == metrics["ap"] == metrics["iou"] == 1
+    assert metrics["unsuppressed_ap"] == 0  # all classes are wrong
+    best = [max(counted_iou(box, other + 2) for other in rows) for rows in boxes_of for box in rows]
+    assert metrics["unsuppressed_iou"] == pytest.approx(np.mean(best))
+    assert 0 < metrics["floor_mean_iou"] < metrics["floor_colour_iou"] < 1
+    shown = box_demo.table(metrics)
+    assert f"| detector, all cells' boxes | {metrics['unsuppressed_box_ap']:.3f} | 0.000" in shown
 
+
+def test_joint_loss_against_loops(truth):
     rng = np.random.default_rng(0)
-    targets = box_demo.encode(scenes)[:3]
+    targets = box_demo.encode(truth)[:3]
     predictions = rng.normal(size=(3, 12, 12, 8)).astype(np.float32)
     expected = np.zeros(3)
     for place in np.ndindex(3, 12, 12):
@@ -152,6 +178,20 @@ def test_joint_loss_against_loops(scenes):
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
+def test_figure_shows_truth_then_all_boxes_then_those_kept():
+    test = box_demo.load("auto", smoke=True).test
+    raw = [detections((A, 0.9), (B, 0.8), (C, 0.25))] * 2
+    figure = boxes_figure(test, raw, [one.only(np.array([1])) for one in raw], count=2)
+    texts = [[text.get_text() for text in axis.texts] for axis in figure.axes]
+    for column in range(2):
+        assert texts[column] == [shapes.CLASSES[int(row[4])] for row in test.y[column]]
+        assert texts[2 + column] == ["disc 90%", "disc 80%", "disc 25%"]
+        assert texts[4 + column] == ["disc 80%"]
+    left, top = test.y[0][0, :2]
+    assert figure.axes[0].lines[0].get_xydata()[0].tolist() == [left, top]
+    plt.close(figure)
+
+
 # --- Segmentation --------------------------------------------------------------------------------
 
 
@@ -164,9 +204,29 @@ def test_iou_of_masks_and_contours_by_hand():
     np.testing.assert_array_equal(segmentation_demo.near_contours(truth), expected)
 
 
-def test_networks_are_equal_but_for_the_skip():
-    import keras
+def test_masks_are_compared_with_the_truth_of_the_test_images():
+    data = segmentation_demo.load("auto", smoke=True)
+    truth = data.test.y
+    moved = np.roll(truth, 3, axis=1)
+    probabilities = np.stack([np.eye(4)[moved], np.eye(4)[truth]], axis=-2)
+    probabilities[0, 0, 0] *= 1.25
+    metrics = segmentation_demo.evaluate(probabilities, data)
+    for name in ("iou", "pixel_accuracy", "contour_accuracy", "shape_iou"):
+        assert metrics[f"{name}_with_skip"] == 1
+    assert metrics["largest_sum_error"] == 0.25
+    for value, shape in enumerate(shapes.CLASSES, start=1):
+        pairs = list(zip(moved.ravel().tolist(), truth.ravel().tolist(), strict=True))
+        both = sum(pair == (value, value) for pair in pairs)
+        either = sum(value in pair for pair in pairs)
+        assert metrics[f"iou_{shape}_without_skip"] == pytest.approx(both / either)
+    assert metrics["pixel_accuracy_without_skip"] == np.mean([a == b for a, b in pairs])
+    assert metrics["floor_background_pixel_accuracy"] == np.mean([b == 0 for _, b in pairs])
+    shown = segmentation_demo.table(metrics)
+    assert f"| without skip | {metrics['iou_without_skip']:.3f} |" in shown
+    assert f"|  |  |  | {metrics['floor_colour_shape_iou']:.3f} |" in shown
 
+
+def test_networks_are_equal_but_for_the_skip():
     labkit.prepare(0)
     inputs = keras.Input((48, 48, 3))
     networks = [
@@ -178,54 +238,106 @@ def test_networks_are_equal_but_for_the_skip():
     assert networks[0].output.shape == networks[1].output.shape == (None, 48, 48, 4)
 
 
+def test_figure_shows_images_truth_and_both_predictions():
+    test = segmentation_demo.load("auto", smoke=True).test
+    predicted = np.stack([np.zeros_like(test.y), test.y], axis=-1)
+    figure = segmentation_demo.comparison_figure(test, predicted, count=2)
+    shown = [np.asarray(axis.images[0].get_array()) for axis in figure.axes]
+    for column in range(2):
+        image, truth, without_skip, with_skip = shown[column::2]
+        np.testing.assert_array_equal(image, test.x[column])
+        np.testing.assert_array_equal(truth, with_skip)
+        assert len(np.unique(truth.reshape(-1, 3), axis=0)) == len(np.unique(test.y[column]))
+        assert len(np.unique(without_skip.reshape(-1, 3), axis=0)) == 1
+    plt.close(figure)
+
+
+# --- Floors --------------------------------------------------------------------------------------
+
+
+def blotted(contrast: int, blot: int, script) -> labkit.Part:
+    """Black images with a shape of each class, and a larger blot that is none, nearer to black."""
+    images = np.zeros((3, 48, 48, 3), np.uint8)
+    images[:, 2:16, 2:16] = contrast
+    images[:, 22:46, 22:46] = blot
+    masks, boxes = np.zeros((3, 48, 48), np.uint8), np.empty(3, object)
+    for label in range(3):
+        masks[label, 2:16, 2:16] = 1 + label
+        boxes[label] = np.array([[2, 2, 16, 16, label]], np.float32)
+    return labkit.Part(images, masks if script is segmentation_demo else boxes)
+
+
+@DEMOS
+def test_the_floors_threshold_is_the_best_one_of_the_validation_images(script):
+    # In colour distance, root 3 times the grey: shape 90, blot 69; in the test images 50 and 10.
+    validation, test = blotted(52, 40, script), blotted(29, 6, script)
+    data = replace(script.load("auto", smoke=True), validation=validation, test=test)
+    if script is segmentation_demo:
+        metrics = script.evaluate(np.eye(4)[np.repeat(test.y[..., None], 2, axis=-1)], data)
+        quality = metrics["floor_colour_shape_iou"]
+    else:
+        metrics = script.evaluate([detections()] * 3, [detections()] * 3, data)
+        quality = metrics["floor_colour_box_ap"]
+    assert 69 < metrics["threshold_floor_colour"] < 90
+    assert quality == 0  # at that threshold nothing is found in the test images
+
+
 # --- Learning ------------------------------------------------------------------------------------
 
 
 def silent_run() -> SimpleNamespace:
-    import keras
-
     return SimpleNamespace(first_epoch=0, checkpoints=lambda model: keras.callbacks.Callback())
 
 
-def few(count: int) -> shapes.Scenes:
-    return shapes.scenes("train", count)
+@DEMOS
+def test_fit_sees_the_training_images_alone_and_validates_on_the_others(script):
+    seen = {}
+    model = SimpleNamespace(
+        compile=lambda *given, **settings: None,
+        fit=lambda batches, **settings: seen.update(settings, batches=batches),
+    )
+    data = script.load("auto", smoke=True)
+    script.train(model, script.Config(seed=3), data, silent_run())
+    encode = segmentation_demo.twice if script is segmentation_demo else box_demo.encode
+    batches, (validation_x, validation_y) = seen["batches"], seen["validation_data"]
+    assert sorted(batches.order) == list(range(64))
+    x, y = map(np.concatenate, zip(*map(batches.__getitem__, range(len(batches))), strict=True))
+    np.testing.assert_array_equal(x, to_input(data.train.x[batches.order]))
+    np.testing.assert_array_equal(y, encode(data.train.y[batches.order]))
+    np.testing.assert_array_equal(validation_x, to_input(data.validation.x))
+    np.testing.assert_array_equal(validation_y, encode(data.validation.y))
 
 
-@pytest.mark.slow
-def test_segmentation_learns_a_few_images_by_heart():
+def by_heart(script, batch_size: int, monkeypatch) -> tuple[keras.Model, labkit.Part]:
+    """A network after 80 steps on four images, and these."""
     labkit.prepare(0)
-    scenes = few(4)
-    model = segmentation_demo.build()
-    config = segmentation_demo.Config(epochs=80, smoke=True)
-    segmentation_demo.train(model, config, scenes, scenes, silent_run())
-    probabilities = model.predict(scenes.images.astype(np.float32) / 255, verbose=0)
+    data = script.load("auto", smoke=True)
+    few = labkit.Part(data.train.x[:4], data.train.y[:4])
+    again = np.arange(10 * batch_size) % 4
+    monkeypatch.setattr(script, "BATCH_SIZE", batch_size)
+    model = script.build()
+    data = replace(data, train=labkit.Part(few.x[again], few.y[again]), validation=few)
+    script.train(model, script.Config(smoke=True), data, silent_run())
+    return model, few
+
+
+def test_segmentation_learns_a_few_images_by_heart(monkeypatch):
+    model, few = by_heart(segmentation_demo, 16, monkeypatch)
+    probabilities = model.predict(to_input(few.x), verbose=0)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-5)
     predicted = probabilities.argmax(axis=-1)[..., 1]
-    assert segmentation_demo.examine(predicted, scenes.masks, "x")["iou_x"] > 0.8
+    assert segmentation_demo.examine(predicted, few.y, "x")["iou_x"] > 0.8
 
 
-@pytest.mark.slow
-def test_detector_learns_a_few_images_by_heart():
-    labkit.prepare(0)
-    scenes = few(4)
-    model = box_demo.build()
-    box_demo.train(model, box_demo.Config(epochs=60, smoke=True), scenes, scenes, silent_run())
-    predictions = model.predict(scenes.images.astype(np.float32) / 255, verbose=0)
-    found = [suppress(one) for one in box_demo.decode(predictions)]
-    assert box_demo.examine(found, scenes)["box_ap"] > 0.8
+def test_detector_learns_a_few_images_by_heart(monkeypatch):
+    model, few = by_heart(box_demo, 4, monkeypatch)
+    found = box_demo.decode(model.predict(to_input(few.x), verbose=0))
+    assert box_demo.examine([suppress(one) for one in found], few.y)["box_ap"] > 0.8
 
 
-@pytest.mark.parametrize("script", [segmentation_demo, box_demo])
+@DEMOS
 def test_real_data_is_refused(script, capsys):
     with pytest.raises(SystemExit) as stop:
         script.main(["--data", "real"])
     assert stop.value.code == 2
     assert "generated" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("script", [segmentation_demo, box_demo])
-@pytest.mark.slow
-def test_a_finished_run_is_not_repeated(script):
-    first = script.main(["--smoke", "--data", "sample"])
-    assert script.main(["--smoke", "--data", "sample", "--resume"]) == first
-    assert all(isinstance(value, float) for value in first.values())

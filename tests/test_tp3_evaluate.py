@@ -1,6 +1,9 @@
-"""TP3's examination: Grad-CAM and corruptions against closed forms; figures as in training."""
+"""TP3's examination: Grad-CAM and corruptions against closed forms; what its figures show."""
 
 import itertools
+import re
+import shutil
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 
 import labkit
 from labkit import figures
-from tp3_cnn_resnet import cnn_classification, corruptions, evaluate, grad_cam
+from tp3_cnn_resnet import cifar10, cnn_classification, corruptions, evaluate, grad_cam, models
 
 
 @pytest.fixture(autouse=True)
@@ -153,31 +156,115 @@ def test_corruptions_are_what_they_say():
 
 def test_words_on_a_confusion_matrix_are_turned_and_digits_are_not():
     counts = np.eye(10, dtype=int)
-    for names, rotation in (("0123456789", 0), (evaluate.CLASSES, 45)):
+    for names, rotation in (("0123456789", 0), (cifar10.CLASSES, 45)):
         axis = figures.confusion_matrix(counts, names).axes[0]
         assert {label.get_rotation() for label in axis.get_xticklabels()} == {rotation}
 
 
-@pytest.mark.parametrize("model", ["cnn", pytest.param("fast-resnet", marks=pytest.mark.slow)])
-def test_examination_repeats_the_trainings_figures(model, capsys):
-    trained = cnn_classification.main(["--model", model, "--smoke", "--data", "sample"])
-    identifier = labkit.find_run("tp3_cnn_resnet.cnn_classification").state["run_id"]
-    examined = evaluate.main(["--run", identifier[:8], "--smoke", "--data", "sample"])
-    for name in ("test_accuracy", "test_accuracy_mirrored", "floor_majority", "floor_ridge"):
-        assert examined[name] == trained[name]
-    assert examined["test_accuracy_low"] < trained["test_accuracy"] < examined["test_accuracy_high"]
-    assert all(isinstance(value, float) for value in examined.values())
-    assert f"Test accuracy: {trained['test_accuracy']:.4f}" in capsys.readouterr().out
-    folder = labkit.find_run("tp3_cnn_resnet.evaluate").folder
-    drawn = {path.stem for path in folder.glob("*.png")}
-    assert drawn == {
+@pytest.fixture(scope="module")
+def examined(tmp_path_factory, empty_store) -> SimpleNamespace:
+    """A smoke training and its examination: metrics, report, figures, the heat maps drawn."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copy(empty_store, home / "mlflow.db")
+    found = SimpleNamespace(figures={}, heats={}, data=cifar10.load("sample", smoke=True))
+    save, draw = labkit.Run.save_figure, grad_cam.heat_figure
+
+    def save_figure(run, name, figure):
+        found.figures[name] = figure
+        return save(run, name, figure)
+
+    def heat_figure(images, titles, heats):
+        numbers = [int(re.search(r"#(\d+)$", title)[1]) for title in titles]
+        np.testing.assert_array_equal(images, found.data.test.x[numbers])
+        found.heats |= {name: (numbers, maps) for name, maps in heats.items()}
+        return draw(images, titles, heats)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_HOME", str(home))
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        cnn_classification.main(["--smoke", "--data", "sample"])
+        patch.setattr(labkit.Run, "save_figure", save_figure)
+        patch.setattr(grad_cam, "heat_figure", heat_figure)
+        trained = labkit.find_run(evaluate.EXAMINES)
+        identifier = trained.state["run_id"]
+        found.metrics = evaluate.main(["--run", identifier[:8], "--smoke", "--data", "sample"])
+        found.folder = labkit.find_run("tp3_cnn_resnet.evaluate").folder
+    found.model = models.load_model(trained.folder / "model.keras")
+    found.predicted = models.predict(found.model, found.data.test.x).argmax(axis=1)
+    return found
+
+
+def test_the_accuracy_is_within_its_interval_and_in_the_report(examined):
+    accuracy = np.mean(examined.predicted == examined.data.test.y)
+    assert examined.metrics["test_accuracy"] == accuracy
+    assert examined.metrics["test_accuracy_low"] < accuracy < examined.metrics["test_accuracy_high"]
+    report = (examined.folder / "report.md").read_text()
+    assert (
+        f"| network | {accuracy:.4f} | {examined.metrics['test_accuracy_mirrored']:.4f}" in report
+    )
+    assert f"| floor: ridge | {examined.metrics['floor_ridge']:.4f} |" in report
+
+
+def test_every_figure_is_drawn(examined):
+    assert {path.stem for path in examined.folder.glob("*.png")} == set(examined.figures) == {
         "confusion_matrix", "most_confident_errors", "grad_cam", "grad_cam_errors", "first_layer",
         "corruptions", "robustness",
     }  # fmt: skip
 
 
-def test_unknown_run_is_exit_code_2(capsys):
-    with pytest.raises(SystemExit) as stop:
-        evaluate.main(["--run", "nonsense", "--data", "sample"])
-    assert stop.value.code == 2
-    assert "nonsense" in capsys.readouterr().err
+def test_rows_of_the_confusion_matrix_are_the_truth(examined):
+    expected = np.zeros((10, 10), int)
+    for true, predicted in zip(examined.data.test.y, examined.predicted, strict=True):
+        expected[true, predicted] += 1
+    assert (expected != expected.T).any()
+    axis = examined.figures["confusion_matrix"].axes[0]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "true")
+    drawn = np.zeros((10, 10), int)
+    for text in axis.texts:
+        column, row = text.get_position()
+        drawn[row, column] = int(text.get_text())
+    np.testing.assert_array_equal(drawn, expected)
+    assert [label.get_text() for label in axis.get_yticklabels()] == list(cifar10.SAMPLE_CLASSES)
+
+
+def test_heat_maps_are_of_the_class_that_they_name(examined):
+    labels, predicted = examined.data.test.y.astype(int), examined.predicted
+    layers = grad_cam.feature_layers(examined.model, models.to_input(examined.data.test.x[0]))
+    right = next(name for name in examined.heats if name.startswith("Grad-CAM"))
+    for name, classes in (
+        (right, labels), ("for the prediction", predicted), ("for the truth", labels)
+    ):  # fmt: skip
+        numbers, heats = examined.heats[name]
+        assert (predicted[numbers] == labels[numbers]).all() == (name == right)
+        x = models.to_input(examined.data.test.x[numbers])
+        expected = grad_cam.grad_cam(examined.model, x, classes[numbers], list(layers)[-1])
+        np.testing.assert_allclose(heats, expected, atol=1e-5)
+    both = [examined.heats[name][1] for name in ("for the prediction", "for the truth")]
+    assert np.abs(both[0] - both[1]).max() > 0.1
+
+
+def test_errors_are_shown_from_the_most_confident(examined):
+    probabilities = np.array([[0.6, 0.4], [0.1, 0.9], [0.3, 0.7], [0.8, 0.2]])
+    found = evaluate.most_confident_errors(probabilities, np.array([1, 0, 1, 1]))
+    np.testing.assert_array_equal(found, [1, 3, 0])
+    shown = [axis for axis in examined.figures["most_confident_errors"].axes if axis.get_title()]
+    numbers = [int(re.search(r"#(\d+)$", axis.get_title())[1]) for axis in shown]
+    labels = examined.data.test.y
+    assert all(examined.predicted[number] != labels[number] for number in numbers)
+    names = [axis.get_title().split(" taken for")[0] for axis in shown]
+    assert names == [cifar10.SAMPLE_CLASSES[labels[number]] for number in numbers]
+
+
+def test_robustness_is_measured_on_corrupted_images(examined):
+    test = examined.data.test
+    step = len(test) // 16
+    some = labkit.Part(test.x[::step], test.y[::step])
+    accuracies = []
+    for strength in corruptions.STRENGTHS:
+        worse = corruptions.corrupt(some.x, "fog", strength, seed=0)
+        accuracies.append(np.mean(models.predict(examined.model, worse).argmax(axis=1) == some.y))
+    assert examined.metrics["accuracy_fog"] == pytest.approx(np.mean(accuracies))
+    clean = np.mean(examined.predicted[::step] == some.y)
+    assert examined.metrics["accuracy_clean"] == clean
+    panel = next(a for a in examined.figures["robustness"].axes if a.get_title() == "fog")
+    np.testing.assert_allclose(panel.lines[0].get_ydata(), [clean, *accuracies])

@@ -1,5 +1,7 @@
 """CIFAR-10's two harmless changes, on whole batches in NumPy: mirror images and small shifts."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from tp3_cnn_resnet.models import to_input

@@ -5,10 +5,14 @@ Corruptions and Perturbations" (ICLR 2019), which has fifteen. These are version
 strengths of our own, so accuracies under them can't be compared with those on CIFAR-10-C.
 """
 
+from __future__ import annotations
+
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
+
+from labkit import figures
 
 
 def gaussian_noise(images: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
@@ -134,3 +138,38 @@ def _one_by_one(images: np.ndarray, function: Callable) -> np.ndarray:
 
     pixels = np.rint(255 * images).astype(np.uint8)
     return np.stack([np.asarray(function(Image.fromarray(p))) for p in pixels]) / 255
+
+
+def example_figure(image: np.ndarray, seed: int) -> figures.Figure:
+    """`image` (h, w, 3) uint8 under every corruption: a row each, clean, then strength 1 to 5."""
+    rows = [
+        [image, *(corrupt(image[None], kind, strength, seed)[0] for strength in STRENGTHS)]
+        for kind in CORRUPTIONS
+    ]
+    tiles = np.pad(rows, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    count, columns, height, width, _ = tiles.shape
+    figure, axis = figures.subplots(size=(7.0, 0.88 * count + 0.5))
+    axis.imshow(tiles.transpose(0, 2, 1, 3, 4).reshape(count * height, columns * width, 3))
+    axis.set_yticks(height * (np.arange(count) + 0.5), labels=CORRUPTIONS)
+    axis.set_xticks(width * (np.arange(columns) + 0.5), labels=["clean", *STRENGTHS])
+    axis.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    axis.grid(False)
+    return figure
+
+
+def robustness_figure(
+    clean: float, curves: Mapping[str, list[float]], images: int
+) -> figures.Figure:
+    """Accuracy against strength, a panel for each corruption; 0 is the clean images'."""
+    figure, axes = figures.subplots(2, 5, size=(12, 5.2))
+    for axis, (kind, accuracies) in zip(axes.flat, curves.items(), strict=True):
+        axis.plot((0, *STRENGTHS), [clean, *accuracies], marker="o", markersize=4)
+        axis.axhline(clean, color="0.6", linestyle="--", linewidth=1)
+        axis.axhline(0.1, color="0.6", linestyle=":", linewidth=1)
+        axis.set(ylim=(0, 1), title=kind, xticks=(0, *STRENGTHS))
+    for axis in axes[1]:
+        axis.set_xlabel("strength")
+    figure.supylabel(f"accuracy on {images} test images", fontsize=10)
+    figure.suptitle("Dashed: clean images. Dotted: guessing.", fontsize=9, color="0.3")
+    return figure

@@ -11,6 +11,7 @@ import numpy as np
 
 import labkit
 from labkit import figures
+from tp3_cnn_resnet.models import to_input
 
 keras = labkit.lazy("keras")
 tf = labkit.lazy("tensorflow")
@@ -138,8 +139,9 @@ def first_layer(model: keras.Model, image: np.ndarray) -> tuple[np.ndarray, np.n
     return kernels.get_weights()[0], keras.ops.convert_to_numpy(maps)
 
 
-def first_layer_figure(image: np.ndarray, kernels: np.ndarray, maps: np.ndarray) -> figures.Figure:
-    """The channels that answer `image` (H, W, 3) most, 16 at most: each kernel above its map."""
+def first_layer_figure(model: keras.Model, image: np.ndarray) -> figures.Figure:
+    """The channels that answer `image` (H, W, 3) uint8 most, 16 at most: kernel above map."""
+    kernels, maps = first_layer(model, to_input(image))
     chosen = np.argsort(-maps.mean(axis=(0, 1)), kind="stable")[:16]
     columns = 8
     figure, axes = figures.subplots(4, columns + 2, size=(12, 5.6))

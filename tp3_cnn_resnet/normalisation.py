@@ -3,10 +3,16 @@
 A module of its own because it imports Keras.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+
+from labkit import figures
 
 RECALIBRATION_IMAGES = 2000
 """Training images whose statistics replace the moving averages: enough for a precise mean."""
@@ -17,8 +23,8 @@ class OnePassBatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer through TensorFlow's single operation, forward and back.
 
     Keras computes mean, variance and scaling one after the other, in float32 also where all else
-    is bfloat16. `tools/bench/cifar_speed.py` measures what that costs. Weights, their order and
-    inference are Keras', but the moving variance divides by n - 1 where Keras divides by n.
+    is bfloat16. Weights, their order and inference are Keras', but the moving variance divides by
+    n - 1 where Keras divides by n.
     """
 
     def call(
@@ -70,3 +76,42 @@ class RecalibratedAccuracy(keras.callbacks.Callback):
         right = probabilities.argmax(axis=1) == self.labels.argmax(axis=1)
         if logs is not None:
             logs["val_accuracy_recalibrated"] = float(np.mean(right))
+
+
+def batchnorm_lag(history: Mapping[str, list[float]]) -> dict[str, float]:
+    """Where the moving averages misled most, in the second half of the training.
+
+    The epoch (from 1), its validation accuracy, and that of the same weights with recalibrated
+    statistics.
+    """
+    accuracy, recalibrated = history["val_accuracy"], history["val_accuracy_recalibrated"]
+    late = range(len(accuracy) // 2, len(accuracy))
+    worst = max(late, key=lambda epoch: recalibrated[epoch] - accuracy[epoch])
+    return {
+        "batchnorm_lag_epoch": worst + 1,
+        "batchnorm_lag_validation_accuracy": accuracy[worst],
+        "batchnorm_lag_validation_accuracy_recalibrated": recalibrated[worst],
+    }
+
+
+def lag_in_words(metrics: Mapping[str, float]) -> str:
+    """What `batchnorm_lag` found, in a sentence."""
+    return (
+        f"Moving averages misled most in epoch {metrics['batchnorm_lag_epoch']:.0f}: validation "
+        f"{metrics['batchnorm_lag_validation_accuracy']:.4f}, with recalibrated statistics "
+        f"{metrics['batchnorm_lag_validation_accuracy_recalibrated']:.4f}."
+    )
+
+
+def recalibration_figure(history: Mapping[str, list[float]]) -> figures.Figure:
+    """Validation accuracy of each epoch's weights, by moving averages and by recalibration."""
+    figure, axis = figures.subplots(size=(7, 4))
+    epochs = np.arange(1, len(history["val_accuracy"]) + 1)
+    axis.plot(
+        epochs, history["val_accuracy_recalibrated"], marker="o", label="recalibrated statistics"
+    )
+    axis.plot(epochs, history["val_accuracy"], marker="o", label="moving averages, as always")
+    axis.set(xlabel="epoch", ylabel="validation accuracy", title="The same weights, twice")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend()
+    return figure

@@ -13,14 +13,14 @@ concatenates where this one adds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 import labkit
-from labkit import figures
+from labkit import figures, results
 from tp3_cnn_resnet.models import to_input
-from tp3_cnn_resnet.shapes import CLASSES, SIZE, Scenes, colour_distance, scenes
+from tp3_cnn_resnet.shapes import CLASSES, SIZE, SMOKE_SIZES, Settings, colour_distance, generate
 
 keras = labkit.lazy("keras")
 batches = labkit.lazy("labkit.batches")
@@ -31,26 +31,14 @@ WIDTHS = (8, 16, 48)
 BATCH_SIZE = 16
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of one training."""
 
-    epochs: int = 8
-    """Passes over the 2,000 training images, 1 or more."""
-    seed: int = 0
-    """Seed of the weights and the order; never of the images."""
-    data: labkit.DataChoice = "auto"
-    """The images are generated: auto and sample are the same, real is refused."""
-    smoke: bool = False
-    """One epoch on 64 images, to see that everything runs."""
-    resume: bool = False
-    """Go on with the last interrupted training of the same settings and code."""
 
-    def __post_init__(self) -> None:
-        """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, epochs=1, seed=0)
-        if self.data == "real":
-            raise ValueError("--data real: these images are generated, there is no real set")
+def load(choice: labkit.DataChoice, smoke: bool) -> labkit.Data:
+    """Images (n, 48, 48, 3) and their masks (n, 48, 48), classes 0 to 3; both uint8."""
+    sizes = {"train": 2000, "validation": 200, "test": 500}
+    return generate("masks", SMOKE_SIZES if smoke else sizes)
 
 
 # --- Networks ------------------------------------------------------------------------------------
@@ -90,9 +78,9 @@ def build() -> keras.Model:
     return keras.Model(inputs, keras.ops.stack(both, axis=-2))
 
 
-def train(model: keras.Model, config: Config, training: Scenes, validation: Scenes, run) -> None:
+def train(model: keras.Model, config: Config, data: labkit.Data, run: labkit.Run) -> None:
     """Fit both by the mean cross-entropy of all pixels; the rate falls to zero along a cosine."""
-    steps = config.epochs * -(-len(training.images) // BATCH_SIZE)
+    steps = config.epochs * -(-len(data.train) // BATCH_SIZE)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.004, steps)),
         loss="sparse_categorical_crossentropy",
@@ -101,10 +89,10 @@ def train(model: keras.Model, config: Config, training: Scenes, validation: Scen
     )
     model.fit(
         batches.Batches(
-            training.images, twice(training.masks), BATCH_SIZE, config.seed, run.first_epoch,
-            lambda images, rng: to_input(images),
+            data.train.x, data.train.y, BATCH_SIZE, config.seed, run.first_epoch,
+            lambda images, masks, rng: (to_input(images), twice(masks)),
         ),
-        validation_data=(to_input(validation.images), twice(validation.masks)),
+        validation_data=(to_input(data.validation.x), twice(data.validation.y)),
         epochs=config.epochs,
         initial_epoch=run.first_epoch,
         shuffle=False,  # Batches shuffles, in an order that a resumed run repeats
@@ -149,35 +137,48 @@ def examine(predicted: np.ndarray, truth: np.ndarray, name: str) -> dict[str, fl
     }
 
 
-def floors(validation: Scenes, test: Scenes) -> dict[str, float]:
+def floors(validation: labkit.Part, test: labkit.Part) -> dict[str, float]:
     """What needs no learning: everything background, a colour threshold; and a limit, 6x6 pixels.
 
     The threshold is chosen on validation images and finds shapes of any class. The limit is the
     truth itself where each 8x8 block has its most frequent class: what the decoder starts from.
     """
-    distance = colour_distance(validation.images)
+    distance = colour_distance(validation.x)
     candidates = np.percentile(distance, range(5, 100, 5))
-    scores = [class_iou(distance > c, validation.masks > 0, True) for c in candidates]
-    guess = colour_distance(test.images) > candidates[int(np.argmax(scores))]
-    blocks = test.masks.reshape(-1, SIZE // 8, 8, SIZE // 8, 8)
+    scores = [class_iou(distance > c, validation.y > 0, True) for c in candidates]
+    threshold = candidates[int(np.argmax(scores))]
+    blocks = test.y.reshape(-1, SIZE // 8, 8, SIZE // 8, 8)
     counts = np.stack([(blocks == c).sum(axis=(2, 4)) for c in range(1 + len(CLASSES))])
     coarse = counts.argmax(axis=0).repeat(8, axis=1).repeat(8, axis=2)
     return {
-        "floor_background_pixel_accuracy": float(np.mean(test.masks == 0)),
-        "floor_colour_shape_iou": class_iou(guess, test.masks > 0, True),
-        "truth_at_6x6_iou": examine(coarse, test.masks, "coarse")["iou_coarse"],
+        "floor_background_pixel_accuracy": float(np.mean(test.y == 0)),
+        "threshold_floor_colour": float(threshold),
+        "floor_colour_shape_iou": class_iou(colour_distance(test.x) > threshold, test.y > 0, True),
+        "truth_at_6x6_iou": examine(coarse, test.y, "coarse")["iou_coarse"],
     }
 
 
-def comparison_figure(test: Scenes, predicted: np.ndarray, count: int = 6) -> figures.Figure:
+def evaluate(probabilities: np.ndarray, data: labkit.Data) -> dict[str, float]:
+    """Both networks on the test images, beside the floors; probabilities (n, 48, 48, 2, 4)."""
+    predicted = probabilities.argmax(axis=-1)  # (n, 48, 48, 2)
+    metrics = {"largest_sum_error": float(np.abs(probabilities.sum(axis=-1) - 1).max())}
+    for index, network in enumerate(NETWORKS):
+        metrics |= examine(predicted[..., index], data.test.y, network)
+    return metrics | floors(data.validation, data.test)
+
+
+# --- Figure, table, main -------------------------------------------------------------------------
+
+
+def comparison_figure(test: labkit.Part, predicted: np.ndarray, count: int = 6) -> figures.Figure:
     """The first test images: image, truth, both predicted masks; the true contours are in black."""
     palette = np.array([(235, 235, 235), (0, 114, 178), (230, 159, 0), (0, 158, 115)], np.uint8)
     labels = ("image", "truth", *(name.replace("_", " ") for name in NETWORKS))
     figure, axes = figures.subplots(4, count, size=(1.7 * count, 7.2))
     for column in range(count):
-        truth = test.masks[column]
+        truth = test.y[column]
         masks = [palette[predicted[column, ..., index]] for index in range(len(NETWORKS))]
-        shown = (test.images[column], palette[truth], *masks)
+        shown = (test.x[column], palette[truth], *masks)
         for axis, image in zip(axes[:, column], shown, strict=True):
             axis.imshow(image)
             axis.set(xticks=[], yticks=[])
@@ -190,54 +191,47 @@ def comparison_figure(test: Scenes, predicted: np.ndarray, count: int = 6) -> fi
     return figure
 
 
-def show(metrics: dict[str, float]) -> dict[str, float]:
-    """Print both networks beside the floors and return `metrics`."""
-    print("                  IoU   pixels right   contours right")
-    for name in NETWORKS:
-        values = [metrics[f"{key}_{name}"] for key in ("iou", "pixel_accuracy", "contour_accuracy")]
-        print("{:16s}{:5.3f} {:14.3f} {:16.3f}".format(name.replace("_", " "), *values))
-    print(
-        f"Floor, all background: {metrics['floor_background_pixel_accuracy']:.3f} of the pixels "
-        "right.\n"
-        f"Floor, colour threshold: IoU {metrics['floor_colour_shape_iou']:.3f} for shapes of any "
-        f"class; with skip {metrics['shape_iou_with_skip']:.3f}.\n"
-        f"The truth at 6x6 pixels, enlarged: IoU {metrics['truth_at_6x6_iou']:.3f}.\n"
-        f"Largest difference of a pixel's probabilities from a sum of 1: "
-        f"{metrics['largest_sum_error']:.1e}."
+def table(metrics: dict[str, float]) -> str:
+    """Both networks beside the floors, as a Markdown table, and whether probabilities add to 1."""
+    columns = ("iou", "pixel_accuracy", "contour_accuracy", "shape_iou")
+    header = ("IoU, mean of shapes", "pixels right", "contours right", "IoU, shape or background")
+    lines = {
+        **{n.replace("_", " "): {c: metrics[f"{c}_{n}"] for c in columns} for n in NETWORKS},
+        "floor: all background": {"pixel_accuracy": metrics["floor_background_pixel_accuracy"]},
+        "floor: colour threshold": {"shape_iou": metrics["floor_colour_shape_iou"]},
+        "limit: the truth at 6x6 pixels": {"iou": metrics["truth_at_6x6_iou"]},
+    }
+    rows = [
+        [label, *(f"{found[c]:.3f}" if c in found else "" for c in columns)]
+        for label, found in lines.items()
+    ]
+    return (
+        f"{results.markdown_table(['', *header], rows)}\nLargest difference of a pixel's "
+        f"probabilities from a sum of 1: {metrics['largest_sum_error']:.1e}."
     )
-    return metrics
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Train both, evaluate once on the test images, track; return the final metrics."""
     config = labkit.parse(Config, argv)
-    counts = {"train": 64, "validation": 16, "test": 16} if config.smoke else {}
-    counts = {"train": 2000, "validation": 200, "test": 500} | counts
-    training, validation, test = (scenes(part, count) for part, count in counts.items())
-    config = replace(config, epochs=1 if config.smoke else config.epochs)
+    config = replace(config, epochs=2 if config.smoke else config.epochs)
+    data = load(config.data, config.smoke)
     name = f"encoder_decoder-adam-crossentropy-s{config.seed}"
-    with labkit.start_run(__file__, config, "generated", name) as run:
-        if run.is_finished:
-            return show(run.metrics)
-        labkit.prepare(config.seed)
-        model = build()
-        train(model, config, training, validation, run)
-        metrics = {"train_seconds": run.seconds}
-        probabilities = model.predict(to_input(test.images), batch_size=50, verbose=0)
-        predicted = probabilities.argmax(axis=-1)  # (n, 48, 48, 2)
-        for index, network in enumerate(NETWORKS):
-            metrics |= examine(predicted[..., index], test.masks, network)
-        metrics["largest_sum_error"] = np.abs(probabilities.sum(axis=-1) - 1).max()
-        metrics |= floors(validation, test)
-        run.log_metrics(metrics)
-        run.save_figure(
-            "learning_curves", figures.learning_curves(run.history, ["loss", "accuracy"])
-        )
-        run.save_figure("segmentation", comparison_figure(test, predicted))
-        rows = "\n".join(f"| {key} | {value:.4f} |" for key, value in run.metrics.items())
-        run.save_text("report.md", f"# {name}\n\n| metric | value |\n| --- | --- |\n{rows}\n")
-        keras.Model(model.input, model.output).save(run.folder / "model.keras")  # no optimizer
-    return show(run.metrics)
+    with labkit.start_run(__file__, config, data.source, name) as run:
+        if not run.is_finished:
+            labkit.prepare(config.seed)
+            model = build()
+            train(model, config, data, run)
+            seconds = run.seconds
+            probabilities = model.predict(to_input(data.test.x), batch_size=50, verbose=0)
+            run.log_metrics({"train_seconds": seconds} | evaluate(probabilities, data))
+            curves = figures.learning_curves(run.history, ["loss", "accuracy"])
+            run.save_figure("learning_curves", curves)
+            run.save_figure("segmentation", comparison_figure(data.test, probabilities.argmax(-1)))
+            run.save_report(name, table(run.metrics))
+            keras.Model(model.input, model.output).save(run.folder / "model.keras")  # no optimizer
+    print(table(run.metrics))
+    return run.metrics
 
 
 if __name__ == "__main__":

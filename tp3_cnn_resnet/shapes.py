@@ -5,9 +5,14 @@ squares and triangles of any colour, size and angle lie, without touching, on te
 that may have any colour too: what a shape is can't be read off a pixel's colour.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+import labkit
 
 SIZE = 48
 """Side of an image in pixels."""
@@ -16,32 +21,58 @@ MOST = 3
 """Shapes in an image, at most."""
 PARTS = {"train": 0, "validation": 1, "test": 3}
 """Each part has a random generator of its own, whatever the seed of a training."""
+SMOKE_SIZES = {"train": 64, "validation": 16, "test": 16}
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """Images and their truth, one row each."""
+class Settings:
+    """Settings of a training on these images."""
 
-    images: np.ndarray
-    """(n, 48, 48, 3) uint8."""
-    masks: np.ndarray
-    """(n, 48, 48) uint8: 0 for background, 1 + class elsewhere."""
-    boxes: list[np.ndarray]
-    """For each image (shapes, 4): left, top, right, bottom edge in pixels, 0 to 48."""
-    labels: list[np.ndarray]
-    """For each image (shapes,): class 0 to 2."""
+    epochs: int = 8
+    """Passes over the training images, 1 or more."""
+    seed: int = 0
+    """Seed of the weights and the order; never of the images."""
+    data: labkit.DataChoice = "auto"
+    """The images are generated: auto and sample are the same, real is refused."""
+    smoke: bool = False
+    """Two epochs on 64 images, to see that everything runs."""
+    resume: bool = False
+    """Go on with the last interrupted training of the same settings and code."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values, naming field, limit and value."""
+        labkit.at_least(self, epochs=1, seed=0)
+        if self.data == "real":
+            raise ValueError("--data real: these images are generated, there is no real set")
 
 
-def scenes(part: str, count: int) -> Scenes:
-    """The first `count` images of `part`. Usage: `scenes("train", 2000).masks`."""
+def generate(truth: Literal["masks", "boxes"], sizes: dict[str, int]) -> labkit.Data:
+    """As many images of each part as `sizes` says, with the masks or boxes of `scenes` as truth.
+
+    Usage: `generate("boxes", {"train": 4000, "validation": 300, "test": 500}).train.y[0]`.
+    """
+    parts = {}
+    for part, count in sizes.items():
+        images, masks, boxes = scenes(part, count)
+        parts[part] = labkit.Part(images, masks if truth == "masks" else boxes)
+    return labkit.Data("generated", **parts)
+
+
+def scenes(part: str, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first `count` images of `part`, their masks and boxes. Usage: `scenes("train", 9)[1]`.
+
+    Images are (n, 48, 48, 3) uint8. Masks are (n, 48, 48) uint8: 0 for background, 1 + class
+    elsewhere. Boxes are (n,) arrays of (shapes, 5) float32: left, top, right, bottom edge in
+    pixels, 0 to 48, and class, 0 to 2.
+    """
     rng = np.random.default_rng([48, PARTS[part]])
     images = np.empty((count, SIZE, SIZE, 3), np.uint8)
     masks = np.zeros((count, SIZE, SIZE), np.uint8)
-    boxes, labels = [], []
-    for image, mask in zip(images, masks, strict=True):
+    boxes = np.empty(count, object)
+    for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
         background = texture(rng)
         placed: list[tuple[float, float, float]] = []
-        box_rows, label_row = [], []
+        found = []
         for _ in range(rng.integers(1, MOST + 1)):
             circle = find_place(placed, rng)
             if circle is None:  # no room left
@@ -54,12 +85,11 @@ def scenes(part: str, count: int) -> Scenes:
             background[ink], mask[ink] = paint[ink], 1 + label
             placed.append(circle)
             rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
-            box_rows.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-            label_row.append(label)
+            extent = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+            found.append((*extent, label))
         image[:] = np.clip(background + rng.normal(0, 10, background.shape), 0, 255)
-        boxes.append(np.array(box_rows, np.float32))
-        labels.append(np.array(label_row))
-    return Scenes(images, masks, boxes, labels)
+        boxes[index] = np.array(found, np.float32)
+    return images, masks, boxes
 
 
 def texture(rng: np.random.Generator) -> np.ndarray:

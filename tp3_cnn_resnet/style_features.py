@@ -1,14 +1,8 @@
-"""The networks whose features style transfer compares, and the training of our own.
+"""The networks whose features style transfer compares: where they are found, how they are read.
 
 Style transfer needs a network that has learnt to see. ImageNet's VGG16 is looked for first; what
-comes with this repository is a small one of the same build, trained on CIFAR-10 by this script:
-
-    python tp3_cnn_resnet/style_features.py            # train it again
-    python tp3_cnn_resnet/style_features.py --ship     # ... and put it into the repository
-    python tp3_cnn_resnet/style_features.py --smoke    # everything once, in seconds
-
-It is a means, not a record: no normalisation layers, 147,892 weights, saved in half precision. The
-file itself tells its accuracy.
+comes with this repository is a small one of the same build, trained on CIFAR-10 by
+`train_features.py`.
 
 References: Simonyan and Zisserman, "Very Deep Convolutional Networks" (ICLR 2015) for the build.
 """
@@ -17,68 +11,58 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import sys
-import zipfile
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 import labkit
-from labkit import figures
 from labkit.arguments import fail
-from labkit.datasets import keras_cache
-from labkit.machine import commit
-from tp3_cnn_resnet.augmentation import mirrored_and_moved
-from tp3_cnn_resnet.models import to_input
+from labkit.files import UNREADABLE, DataError, Origin, obtain, verify
 
 keras = labkit.lazy("keras")  # TensorFlow loads at the first use, so that --help is immediate
-batches = labkit.lazy("labkit.batches")
 
 OWN_WEIGHTS = Path(__file__).resolve().parent / "weights" / "cifar10_features.npz"
-VGG16_URL = "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
 IMAGENET_BGR_MEAN = (103.939, 116.779, 123.68)
 """What Keras' VGG16 subtracts from images in 0..255, blue first."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """A weights file that is recognised by its hash. Usage: `KNOWN[0].file`."""
-
-    file: str
-    digest: str
-    """`<algorithm>:<hex>`, as published or as computed from the original file."""
-    name: str
-    """Token in the run's name."""
-    label: str
-    """What is written on each figure."""
+def _origin(file: str, **known: str) -> Origin:
+    """Where one published network comes from; it may also lie below `style_weights/`."""
+    sample = "this repository's small network, trained on CIFAR-10"
+    return Origin(files=(file, f"style_weights/{file}"), sample=sample, cache="models", **known)
 
 
-KNOWN = (  # in the order of preference
-    Known(
+ORIGINS = {  # by the token in the run's name, in the order of preference
+    "vgg16": _origin(
         "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "md5:6d6bbae143d832006294945121d1f1fc",  # as in keras.applications
-        "vgg16",
-        "VGG16, ImageNet",
+        name="VGG16, ImageNet",
+        credit="K. Simonyan, A. Zisserman; converted by Keras",
+        licence="CC BY 4.0",
+        page="https://keras.io/api/applications/vgg/",
+        url="https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        digest="md5:6d6bbae143d832006294945121d1f1fc",  # as in keras.applications
     ),
-    Known(
+    "vgg19_distilled": _origin(
         "vgg19_distilled16x_to_block5_conv1.npz",
-        "sha256:82bb481c5b7cf6711af1a3d5cd769de8339f19220fd89b84677bac060e151d5b",
-        "vgg19_distilled",
-        "VGG-19 distilled to a quarter of its channels, ImageNet",
+        name="VGG-19 distilled to a quarter of its channels, ImageNet",
+        credit="H. Wang, Y. Li, Y. Wang, H. Hu, M.-H. Yang (Collaborative Distillation)",
+        licence="MIT",
+        page="https://github.com/MingSun-Tse/Collaborative-Distillation",
+        digest="sha256:82bb481c5b7cf6711af1a3d5cd769de8339f19220fd89b84677bac060e151d5b",
     ),
-    Known(
+    "vgg19": _origin(
         "vgg19_normalised_to_block3_conv1.npz",
-        "sha256:8d1c298cd77787bafd22b80f06c774bad2a912868e519b1f3ca0cd4e3c9a0657",
-        "vgg19",
-        "VGG-19 up to block3_conv1, ImageNet",
+        name="VGG-19 up to block3_conv1, ImageNet",
+        credit="K. Simonyan, A. Zisserman; normalised by L. Gatys, published by Y. Li (WCT)",
+        licence="none stated",
+        page="https://github.com/Yijunmaverick/UniversalStyleTransfer",
+        digest="sha256:8d1c298cd77787bafd22b80f06c774bad2a912868e519b1f3ca0cd4e3c9a0657",
     ),
-)
+}
 
 
 @dataclass(frozen=True)
@@ -110,6 +94,16 @@ class Network:
         """The hand-out's first convolution of each block, as far as the network goes."""
         return [name for name in self.layers if name.endswith("_conv1")][:5]
 
+    @property
+    def description(self) -> str:
+        """Where the features come from and which are compared. Usage: `print(description)`."""
+        deepest = "" if self.content_layer == "block5_conv2" else ", the deepest of this network"
+        return (
+            f"Features: {self.label} ({self.source})\n"
+            f"Content layer: {self.content_layer}{deepest}\n"
+            f"Style layers: {', '.join(self.style_layers)}"
+        )
+
 
 # --- Finding and reading weights -----------------------------------------------------------------
 
@@ -126,70 +120,36 @@ def find_network(choice: labkit.DataChoice = "auto", weights: str = "auto") -> N
         path = Path(weights).expanduser()
         if not path.is_file():
             fail(f"--weights {weights} does not exist or is no file")
-        known = next((one for one in KNOWN if _digest(path, one.digest) == one.digest), None)
-        if choice == "real" and known is None:
-            fail(f"--data real: {weights} is none of {', '.join(one.file for one in KNOWN)}")
-        return _load(path, known)
-    if choice == "sample":
-        return _load(OWN_WEIGHTS, None)
-    found, tried = _search()
-    if found:
-        return _load(*found)
-    report = "".join(f"\n  - {line}" for line in tried)
-    advice = f"Put {KNOWN[0].file} into a folder and set LABKIT_DATA to that folder."
-    if choice == "real":
-        fail(f"--data real: no ImageNet weights can be had. Tried:{report}\n{advice}")
-    print(
-        "warning: no ImageNet weights can be had, so the features come from this repository's "
-        f"small network, trained on CIFAR-10. Tried:{report}\n{advice}",
-        file=sys.stderr,
-    )
-    return _load(OWN_WEIGHTS, None)
+        published = _recognise(path)
+        if choice == "real" and not published:
+            names = ", ".join(origin.files[0] for origin in ORIGINS.values())
+            fail(f"--data real: {weights} is none of {names}")
+        return _read(path, published)
+    files = [origin.files for origin in ORIGINS.values()]
+    in_order = tuple(file for place in zip(*files, strict=True) for file in place)
+    any_of_them = replace(ORIGINS["vgg16"], name="ImageNet weights", files=in_order)
+    network, _ = obtain(any_of_them, choice, _read_published, lambda: _read(OWN_WEIGHTS))
+    return network
 
 
-def _search() -> tuple[tuple[Path, Known] | None, list[str]]:
-    """The first good known file and what it is, or None; and what was tried."""
-    folder = os.environ.get("LABKIT_DATA")
-    tried = [] if folder else ["LABKIT_DATA: not set"]
-    models = keras_cache().parent / "models"
-    own = [Path(folder).expanduser()] if folder else []
-    for place in [*own, *(path / "style_weights" for path in own), models]:
-        for known in KNOWN:
-            path = place / known.file
-            if not path.is_file():
-                tried.append(f"{path}: absent")
-            elif _digest(path, known.digest) != known.digest:
-                print(f"warning: damaged weights file, not used: {path}", file=sys.stderr)
-                tried.append(f"{path}: not the file that its name promises")
-            else:
-                return (path, known), tried
-    import pooch
-    import requests
-
-    try:
-        path = pooch.retrieve(  # a temporary file, the hash, then an atomic rename
-            VGG16_URL + KNOWN[0].file,
-            known_hash=KNOWN[0].digest,
-            fname=KNOWN[0].file,
-            path=models,
-            downloader=pooch.HTTPDownloader(progressbar=True, timeout=(3, 30)),
-        )
-        return (Path(path), KNOWN[0]), tried
-    except (requests.RequestException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0][:200]
-        tried.append(f"{VGG16_URL}{KNOWN[0].file}: {type(error).__name__}: {reason}")
-    return None, tried
+def _recognise(path: Path) -> str:
+    """Which of `ORIGINS` the file is, whatever its name; empty when it is none."""
+    for token, origin in ORIGINS.items():
+        with suppress(DataError):
+            verify(path, origin.digest)
+            return token
+    return ""
 
 
-def _digest(path: Path, like: str) -> str:
-    """The file's hash in the form and with the algorithm of `like`."""
-    algorithm = like.partition(":")[0]
-    with path.open("rb") as file:
-        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
+def _read_published(path: Path) -> tuple[Network, str]:
+    """The network that the file's name promises and its SHA-256; `DataError` for another file."""
+    token = next(token for token, origin in ORIGINS.items() if origin.files[0] == path.name)
+    sha256 = verify(path, ORIGINS[token].digest)
+    return _read(path, token), sha256
 
 
-def _load(path: Path, known: Known | None) -> Network:
-    """The network in `path`; leaves with exit code 2 when it is none."""
+def _read(path: Path, published: str = "") -> Network:
+    """The network in `path`, one of `ORIGINS` or any other; exit code 2 when it is none."""
     try:
         if path.suffix == ".h5":
             model, name, label = vgg16(path), "vgg16", "VGG16 of unknown training"
@@ -198,21 +158,14 @@ def _load(path: Path, known: Known | None) -> Network:
             model = build(arrays)
             name = about.get("name", "custom")
             label = about.get("label", f"network of unknown training, {path.name}")
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except (*UNREADABLE, TypeError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         fail(f"--weights {path} is no feature network that can be read: {reason}")
-    if known:
-        name, label = known.name, known.label
+    if published:
+        name, label = published, ORIGINS[published].name
     model.trainable = False
-    return Network(name, label, f"{name}:{_digest(path, 'sha256:')[7:15]}", model)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Network(name, label, f"{name}:{sha256[:8]}", model)
 
 
 def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -302,140 +255,3 @@ def vgg16(path: Path) -> keras.Model:
     )
     model.load_weights(path)  # Keras' first file format, matched by the order of the layers
     return model
-
-
-# --- Training our own ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Config:
-    """Settings of the training of our own feature network."""
-
-    epochs: int = 8
-    """Passes over the training images, 1 or more."""
-    ship: bool = False
-    """Replace the file in the repository; only after a whole training on real CIFAR-10."""
-    seed: int = 0
-    """Seed of the weights, the order and the augmentation; never of the split."""
-    data: labkit.DataChoice = "auto"
-    """auto: real CIFAR-10 or, without it, a sample; real: real or an error; sample: patterns."""
-    smoke: bool = False
-    """One epoch on 512 images, to see that everything runs."""
-    resume: bool = False
-    """Go on with the last interrupted training of the same settings, code and data."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, epochs=1, seed=0)
-
-
-WIDTHS = {"block1": 24, "block2": 48, "block3": 64, "block4": 80}
-DEPTHS = {"block1": 2, "block2": 2, "block3": 2, "block4": 1}
-
-
-def blank_network(x_train: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Untrained arrays as `build` takes them; the input is scaled by the images' statistics."""
-    rng = np.random.default_rng(seed)
-    scaled = to_input(x_train)
-    mean, deviation = scaled.mean((0, 1, 2)), scaled.std((0, 1, 2))
-    arrays = {
-        "preprocess/kernel": np.diag(1 / deviation)[None, None].astype(np.float32),
-        "preprocess/bias": (-mean / deviation).astype(np.float32),
-    }
-    channels = 3
-    for block, width in WIDTHS.items():
-        for number in range(1, DEPTHS[block] + 1):
-            kernel = rng.normal(0, np.sqrt(2 / (9 * channels)), (3, 3, channels, width))  # He
-            arrays[f"{block}_conv{number}/kernel"] = kernel.astype(np.float32)
-            arrays[f"{block}_conv{number}/bias"] = np.zeros(width, np.float32)
-            channels = width
-    return arrays
-
-
-def train(config: Config, data: labkit.Images, run: labkit.Run) -> dict[str, float]:
-    """Fit features and a linear head, save `cifar10_features.npz` in the run; return accuracies."""
-    order = np.random.default_rng(0).permutation(len(data.x_train))  # the same for every seed
-    held_out = len(order) // 10
-    validation, training = order[:held_out], order[held_out:]
-    labkit.prepare(config.seed)
-    features = build(blank_network(data.x_train[training], config.seed))
-    features.get_layer("preprocess").trainable = False
-    x = keras.layers.GlobalAveragePooling2D()(features.output)  # (B, 80)
-    model = keras.Model(features.input, keras.layers.Dense(10, activation="softmax")(x))
-    steps = config.epochs * -(-len(training) // 128)
-    rate = keras.optimizers.schedules.CosineDecay(
-        2e-4, steps - steps // 5, alpha=0.005, warmup_target=2e-3, warmup_steps=steps // 5
-    )
-    model.compile(
-        keras.optimizers.AdamW(rate, weight_decay=0.02),
-        loss=keras.losses.SparseCategoricalCrossentropy(),
-        metrics=["accuracy"],
-        steps_per_execution=10,
-        jit_compile=False,
-    )
-    model.fit(
-        batches.Batches(
-            data.x_train[training], data.y_train[training], 128, config.seed, run.first_epoch,
-            mirrored_and_moved,
-        ),
-        validation_data=(to_input(data.x_train[validation]), data.y_train[validation]),
-        epochs=config.epochs, initial_epoch=run.first_epoch, shuffle=False,
-        callbacks=[run.checkpoints(model)], verbose=2,
-    )  # fmt: skip
-
-    arrays = {}
-    for layer in features.layers:
-        if layer.weights:
-            kernel, bias = layer.get_weights()
-            exact = np.float32 if layer.name == "preprocess" else np.float16
-            arrays[f"{layer.name}/kernel"], arrays[f"{layer.name}/bias"] = (
-                kernel.astype(exact),
-                bias,
-            )
-            layer.set_weights([arrays[f"{layer.name}/kernel"], bias])  # what is saved is tested
-    metrics = {"train_seconds": run.seconds}
-    for part, images, labels in (
-        ("validation", data.x_train[validation], data.y_train[validation]),
-        ("test", data.x_test, data.y_test),
-    ):
-        predicted = model.predict(to_input(images), batch_size=500, verbose=0).argmax(axis=1)
-        metrics[f"{part}_accuracy"] = float(np.mean(predicted == labels))
-    about = {
-        "name": "cifar10_net",
-        "label": "our CIFAR-10 network, not ImageNet",
-        "data_source": data.source,
-        "commit": commit(),
-        "epochs": config.epochs,
-        "seed": config.seed,
-        **metrics,
-    }
-    path = run.folder / OWN_WEIGHTS.name
-    np.savez_compressed(path, about=np.array(json.dumps(about)), **arrays)
-    return metrics
-
-
-def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Train our feature network, save it, return its accuracies."""
-    config = labkit.parse(Config, argv)
-    data = labkit.load_cifar10(config.data)
-    if config.ship and (config.smoke or data.source == "sample"):
-        fail("--ship needs a whole training on real CIFAR-10")
-    if config.smoke:
-        data = data.head(512, 256)
-        config = Config(**{**vars(config), "epochs": 1})
-    name = f"vgg_like-adamw-crossentropy-s{config.seed}"
-    with labkit.start_run(__file__, config, data.source, name) as run:
-        if not run.is_finished:
-            run.log_metrics(train(config, data, run))
-            curves = figures.learning_curves(run.history, ["loss", "accuracy"])
-            run.save_figure("learning_curves", curves)
-        path = run.folder / OWN_WEIGHTS.name
-        print(f"Test accuracy: {run.metrics['test_accuracy']:.4f}")
-        print(f"Use it: python tp3_cnn_resnet/style_transfer.py --weights {path}")
-        if config.ship:
-            shutil.copy2(path, OWN_WEIGHTS)
-    return run.metrics
-
-
-if __name__ == "__main__":
-    main()

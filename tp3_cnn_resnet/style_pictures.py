@@ -1,4 +1,6 @@
-"""Images for style transfer: any file in, upright RGB of any size out, and their likeness."""
+"""Images for style transfer: any file in, upright RGB of any size out, sizes, likeness."""
+
+from __future__ import annotations
 
 import math
 import struct
@@ -15,14 +17,18 @@ from labkit.arguments import fail
 tf = labkit.lazy("tensorflow")
 
 LARGEST_FILE = 100_000_000  # pixels
+SMALLEST_SIDE = 32  # after four poolings 2 pixels are left, the least that can be mirrored
+SCALES = 3
+STEPS_PER_RECORD = 5
 
 
-def read_image(path: Path, field: str) -> Image.Image:
-    """The image in `path`, upright and RGB. Usage: `read_image(config.content, "content")`.
+def read_image(path: Path, field: str, longest: int) -> Image.Image:
+    """The image in `path`, upright and RGB. Usage: `read_image(config.content, "content", 256)`.
 
     A camera's EXIF orientation is applied, transparency is laid on white, palettes, greys, 16-bit
-    greys and CMYK become RGB. A file that is missing, damaged, no image or too large (100 million
-    pixels) leaves with exit code 2; `field` is the flag to name.
+    greys and CMYK become RGB. A file that is missing, damaged, no image, too large (100 million
+    pixels) or so thin that its shorter side has less than 32 pixels when the longest has `longest`
+    leaves with exit code 2; `field` is the flag to name.
     """
     if not path.exists():
         fail(f"--{field} {path} does not exist")
@@ -38,6 +44,11 @@ def read_image(path: Path, field: str) -> Image.Image:
     except (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         fail(f"--{field} {path} is no image that can be read: {reason}")
+    if (shorter := min(shape_at(image, longest))) < SMALLEST_SIDE:
+        fail(
+            f"--{field} {path} is {image.width}x{image.height}: with --size {longest} its shorter "
+            f"side would have {shorter} pixels, and {SMALLEST_SIDE} are needed"
+        )
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.clip(np.asarray(image, np.float32) / 257, 0, 255)
         image = Image.fromarray(grey.astype(np.uint8))
@@ -52,6 +63,22 @@ def shape_at(image: Image.Image, longest: int) -> tuple[int, int]:
     """Height and width of `image` when its longest side has `longest` pixels."""
     ratio = longest / max(image.size)
     return max(1, round(image.height * ratio)), max(1, round(image.width * ratio))
+
+
+def plan(sides: tuple[int, int], steps: int) -> list[tuple[int, int]]:
+    """Pairs (longest side, steps), each with up to five steps, from coarse to fine.
+
+    `sides` are those of the result. Sizes are halved while the shorter side keeps 32 pixels, at
+    most to a quarter; they share the steps evenly.
+    """
+    sizes = [max(sides)]
+    while len(sizes) < min(SCALES, steps) and min(sides) // 2 ** len(sizes) >= SMALLEST_SIDE:
+        sizes.insert(0, max(sides) // 2 ** len(sizes))
+    pieces = []
+    for longest, part in zip(sizes, np.array_split(np.arange(steps), len(sizes)), strict=True):
+        for start in range(0, len(part), STEPS_PER_RECORD):
+            pieces.append((longest, len(part[start : start + STEPS_PER_RECORD])))
+    return pieces
 
 
 def resized(image: Image.Image, height: int, width: int) -> np.ndarray:
