@@ -1,16 +1,21 @@
-"""TP5's sentences with known deciding words, networks on them, script and evaluation."""
+"""TP5's sentences with known deciding words, the networks on them, and their comparison."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
 import labkit
-from tp5_seq2seq_attention import attention_exercise, evaluate
-from tp5_seq2seq_attention.attention_exercise import Config, Trial, score
+from labkit.comparison import Outcome
+from labkit.runs import RUN_NAME
+from tp5_seq2seq_attention import attention_exercise, attention_report
+from tp5_seq2seq_attention.attention_exercise import Config, NetworkTrial
+from tp5_seq2seq_attention.attention_measures import score
 from tp5_seq2seq_attention.attention_models import BUILDERS
-from tp5_seq2seq_attention.attention_report import conclusions, largest_recall
 from tp5_seq2seq_attention.grammar import (
     BAD,
     COLOURS,
@@ -20,12 +25,20 @@ from tp5_seq2seq_attention.grammar import (
     NUMBER,
     TASKS,
     WORDS,
-    Sentences,
     draw,
     labels_of,
+    load,
 )
 
 SCRIPT = "tp5_seq2seq_attention.attention_exercise"
+
+
+def trial_of(network: str, seed: int = 0, length: int = 20, epochs: int = 4) -> NetworkTrial:
+    return NetworkTrial(
+        configuration=f"{network}_marked{length}", task="marked", length=length, network=network,
+        seed=seed, epochs=epochs,
+    )  # fmt: skip
+
 
 # --- Sentences -----------------------------------------------------------------------------------
 
@@ -48,15 +61,15 @@ def rule(task: str, words: list[str]) -> tuple[str, list[int]]:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_label_follows_from_the_deciding_words(task, length):
     part = draw(task, 400, length, [0])
-    assert part.tokens.shape == part.deciding.shape == (400, length)
+    assert part.x.shape == part.deciding.shape == (400, length)
     for row in range(400):
         words = part.words(row)
         assert 0.6 * length <= len(words) <= length
         label, places = rule(task, words)
-        assert labels_of(task)[part.labels[row]] == label
+        assert labels_of(task)[part.y[row]] == label
         assert np.flatnonzero(part.deciding[row]).tolist() == places
-        assert (part.tokens[row, len(words) :] == 0).all()
-    counts = np.bincount(part.labels, minlength=len(labels_of(task)))
+        assert (part.x[row, len(words) :] == 0).all()
+    counts = np.bincount(part.y, minlength=len(labels_of(task)))
     assert (counts > 0.6 * counts.mean()).all()
 
 
@@ -74,23 +87,24 @@ def test_only_the_deciding_words_decide(task):
 
 def test_a_bag_of_words_says_nothing_about_a_negation():
     part = draw("negation", 500, 40, [2])
-    bags = np.stack([np.bincount(row, minlength=len(WORDS)) for row in part.tokens])
+    bags = np.stack([np.bincount(row, minlength=len(WORDS)) for row in part.x])
     assert (bags[:, NUMBER["not"]] == 1).all()
     opinions = bags[:, [NUMBER[word] for word in GOOD + BAD]]
     assert (opinions.sum(axis=1) == 1).all()
     good = opinions[:, : len(GOOD)].any(axis=1)
-    assert abs(np.mean(part.labels[good]) - 0.5) < 0.1
+    assert abs(np.mean(part.y[good]) - 0.5) < 0.1
 
 
-def test_the_parts_are_fixed_and_share_no_sentence():
-    attention_exercise.sentences.cache_clear()
-    few = attention_exercise.sentences("marked", 20, True)
-    attention_exercise.sentences.cache_clear()
-    again = attention_exercise.sentences("marked", 20, True)
-    every = np.concatenate([part.tokens for part in few.values()])
-    assert len(np.unique(every, axis=0)) == len(every)
-    for part in few:
-        np.testing.assert_array_equal(few[part].tokens, again[part].tokens)
+@pytest.mark.parametrize("task", TASKS)
+def test_the_parts_are_fixed_and_share_no_sentence(task):
+    few = load("auto", True, task, 20)
+    parts = [few.train, few.validation, few.test]
+    every = np.concatenate([part.x for part in parts])
+    assert len(np.unique(every, axis=0)) == len(every) == 3 * 64
+    again = load.__wrapped__("auto", True, task, 20)
+    for part, other in zip(parts, [again.train, again.validation, again.test], strict=True):
+        np.testing.assert_array_equal(part.x, other.x)
+    assert few.source == f"simulated:{task}"
 
 
 def test_words_are_known_once():
@@ -103,162 +117,227 @@ def test_words_are_known_once():
 # --- Networks ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asks", [False, True])
-@pytest.mark.parametrize("network", BUILDERS)
+@pytest.mark.parametrize(
+    ("network", "asks"),
+    [*((name, False) for name in BUILDERS), ("attention_states", True), ("attention_pairs", True)],
+)
 def test_padding_changes_neither_label_nor_weights(network, asks):
     labkit.prepare(0)
     model = BUILDERS[network](24, 8, asks=asks)
     part = draw("recall", 12, 24, [0])
-    found = model.predict(part.tokens, verbose=0)
+    found = {name: np.array(value) for name, value in model(part.x).items()}
     np.testing.assert_allclose(found["label"].sum(axis=1), 1, rtol=1e-5)
     if "weights" in found:
-        assert (found["weights"][part.tokens == 0] == 0).all()
+        assert (found["weights"][part.x == 0] == 0).all()
         np.testing.assert_allclose(found["weights"].sum(axis=1), 1, rtol=1e-5)
-    row = int(np.argmin((part.tokens > 0).sum(axis=1)))
+    row = int(np.argmin((part.x > 0).sum(axis=1)))
     if network != "handout":  # whose length is fixed
         longer = BUILDERS[network](None, 8, asks=asks)
         longer.set_weights(model.get_weights())
-        alone = longer.predict(part.tokens[row : row + 1, : len(part.words(row))], verbose=0)
+        alone = longer(part.x[row : row + 1, : len(part.words(row))])
         np.testing.assert_allclose(alone["label"][0], found["label"][row], rtol=1e-4)
 
 
 def test_scores_of_known_predictions():
     class Known:
         def predict(self, tokens, **_):
-            return {"label": np.eye(8)[part.labels[: len(tokens)]], "weights": weights}
+            return {"label": np.eye(8)[labels[: len(tokens)]], "weights": weights}
 
     part = draw("marked", 50, 30, [3])
-    weights = part.deciding / 2
+    labels, weights = part.y, part.deciding / 2
     found = score(Known(), part)
     assert found["accuracy"] == found["attention_recall"] == 1
     assert found["attention_entropy"] == pytest.approx(np.log(2))
     assert found["weight_on_padding"] == 0
-    is_word = part.tokens > 0
+    is_word = part.x > 0
     weights = is_word / is_word.sum(axis=1, keepdims=True)
+    labels = np.where(np.arange(50) < 10, (part.y + 1) % 8, part.y)
     found = score(Known(), part)
+    assert found["accuracy"] == 0.8
     assert found["attention_recall"] == pytest.approx(found["uniform_recall"])
     assert found["uniform_recall"] == pytest.approx((2 / is_word.sum(axis=1)).mean())
+    weights = np.full(part.x.shape, 1 / 30)
+    assert score(Known(), part)["weight_on_padding"] == 1 / 30
 
 
-def test_the_bound_of_the_handouts_attention():
-    assert largest_recall(50) == pytest.approx(2 * np.e**2 / (2 * np.e**2 + 48))
-    assert largest_recall(2) == pytest.approx(1)
+def run_of(trial: NetworkTrial):
+    """A run to train in, kept out of the tracking store."""
+    name = trial.run_name
+    return labkit.start_run(attention_exercise.__file__, trial, "simulated:x", name, part="trial")
 
 
-def test_conclusions_are_those_of_the_figures():
-    series = {
-        "gru_marked50/test_accuracy": [0.2, 0.3],
-        "attention_pairs_marked50/test_accuracy": [0.9, 1.0],
-        "attention_pairs_marked50/test_weight_on_padding": [0.0, 0.0],
-        "handout_marked50/test_accuracy": [0.5, 0.5],
-        "handout_marked50/test_attention_recall": [0.1, 0.1],
-    }
-    scale = {"scaled_gradient_64": 0.3, "unscaled_gradient_64": 0.1}
-    found = conclusions(series, {}, scale)
-    assert "every seed of the first is above every seed" in found[0]
-    assert "0.235 at most" in found[1]
-    assert found[2] == "marked50: the largest weight on padding is 0."
-    series["gru_marked50/test_accuracy"] = [0.2, 0.95]
-    assert "the seeds overlap" in conclusions(series, {}, scale)[0]
-
-
-@pytest.mark.slow
-def test_attention_finds_the_words_that_decide(monkeypatch):
-    monkeypatch.setattr(
-        attention_exercise, "COUNTS", {"train": 10_000, "validation": 500, "test": 500}
-    )
-    attention_exercise.sentences.cache_clear()
-    trial = Trial(
-        task="marked", length=50, network="attention_pairs", seed=0, epochs=4, smoke=False,
-        resume=False,
-    )  # fmt: skip
-    metrics = attention_exercise.run_trial("", trial)["metrics"]
-    attention_exercise.sentences.cache_clear()
+def test_attention_finds_the_words_that_decide():
+    sealed = SimpleNamespace(open=lambda: draw("marked", 500, 20, [9]))
+    data = replace(load("auto", False, "marked", 20), test=sealed)
+    trial = trial_of("attention_pairs", epochs=4)
+    with run_of(trial) as run:
+        metrics = attention_exercise.study(trial, data, run)
     assert metrics["test_accuracy"] >= 0.98
     assert metrics["test_attention_recall"] >= 0.95
     assert metrics["test_weight_on_padding"] == 0
 
 
-def test_a_resumed_trial_equals_an_uninterrupted_one(tmp_path, monkeypatch):
-    options = {"task": "marked", "length": 20, "network": "attention_pairs", "seed": 1}
-    trial = Trial(**options, epochs=2, smoke=True, resume=True)
-    whole = attention_exercise.run_trial("", trial)
-    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / "other"))
-    record_epoch = labkit.Run.record_epoch
-
-    def interrupted(run, epoch, *rest):
-        record_epoch(run, epoch, *rest)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as context:
-        context.setattr(labkit.Run, "record_epoch", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            attention_exercise.run_trial("", trial)
-    resumed = attention_exercise.run_trial("", trial)
-    assert resumed["examples"] == whole["examples"]
-    assert resumed["history"] == whole["history"]
-    for name, value in whole["metrics"].items():
-        if "seconds" not in name:
-            assert resumed["metrics"][name] == value, name
-
-
-# --- The script ----------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_the_comparison_whole_and_examined():
-    metrics = attention_exercise.main(["--smoke", "--ray-address", "off"])
-    assert all(isinstance(value, float) for value in metrics.values())
-    run = labkit.find_run(SCRIPT)
-    files = {path.name for path in run.folder.iterdir()}
-    assert {"attention_marked.png", "lengths_marked.png", "scale.png", "report.md"} <= files
-    compared = json.loads((run.folder / "comparison.json").read_text())
-    assert set(compared["floors"]) >= {
-        "floor_majority_marked20",
-        "floor_uniform_attention_marked20",
-    }
-    for name, sample in compared["series"].items():
-        assert metrics[name] == pytest.approx(np.mean(sample))
-    examined = evaluate.main(["--exercise", "attention"])
-    for network in compared["folders"]:
-        for metric in ("accuracy", "attention_recall"):
-            if f"{network}/test_{metric}" in metrics:
-                assert examined[f"{network}/{metric}"] == metrics[f"{network}/test_{metric}"]
-        assert 0 <= examined[f"{network}/accuracy_without_deciding"] <= 1
-    with pytest.raises(SystemExit, match="2"):
-        evaluate.main(["--exercise", "attention", "--data", "real"])
-    assert attention_exercise.main(["--smoke", "--ray-address", "off", "--resume"]) == metrics
+@pytest.mark.parametrize("solved", ["training", "validation"])
+def test_a_training_ends_early_where_validation_is_solved(solved, monkeypatch):
+    """One part has a single label; six of the other's 64 labels are wrong."""
+    monkeypatch.setattr(attention_exercise, "BATCH_SIZE", 8)
+    data = load("auto", True, "marked", 20)
+    one = np.zeros(64, np.int32)
+    wrong = np.where(np.arange(64) < 6, np.arange(64) % 5 + 1, 0).astype(np.int32)
+    training, validation = (one, wrong) if solved == "training" else (wrong, one)
+    data = replace(
+        data,
+        train=replace(data.train, y=training),
+        validation=replace(data.validation, y=validation),
+    )
+    trial = trial_of("mean", epochs=6)
+    with run_of(trial) as run:
+        attention_exercise.train(trial, data, run)
+    epochs = len(run.history["loss"])
+    if solved == "training":
+        assert max(run.history["accuracy"][:-1]) >= attention_exercise.SOLVED
+        assert epochs == 6
+    else:
+        assert max(run.history["accuracy"]) < attention_exercise.SOLVED
+        assert np.argmax(np.array(run.history["val_accuracy"]) >= attention_exercise.SOLVED) == (
+            epochs - 1
+        )
+        assert epochs < 6
 
 
-def test_erasing_words():
-    part = draw("marked", 30, 20, [0])
-    tokens = evaluate.erased(part, part.deciding, np.random.default_rng(0))
-    np.testing.assert_array_equal(tokens != part.tokens, part.deciding)
-    assert set(np.array(WORDS)[tokens[part.deciding]]) <= set(FILLERS)
-    chosen = evaluate.most_attended(np.array([[0.1, 0.5, 0.0, 0.4]]), 2)
-    np.testing.assert_array_equal(chosen, [[False, True, False, True]])
+# --- The comparison ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--epochs", "0"], "--epochs must be 1 or more, got 0"),
-        (["--seeds", "0"], "--seeds must be 1 or more, got 0"),
-        (["--data", "real"], "--data real: the sentences are generated"),
-    ],
-)
-def test_impossible_settings_are_one_message(arguments, message, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        labkit.parse(Config, arguments)
-    assert message in capsys.readouterr().err
+def outcomes_of(found: dict[str, dict[str, list[float]]]) -> list[Outcome]:
+    """Outcomes on `marked` sentences of 50 words: metric, network, a value for each seed."""
+    networks = next(iter(found.values()))
+    return [
+        Outcome(
+            trial_of(network, seed, 50),
+            {
+                metric: samples[network][seed]
+                for metric, samples in found.items()
+                if network in samples
+            },
+            {}, "", None,
+        )
+        for network in networks for seed in range(2)
+    ]  # fmt: skip
+
+
+FOUND = {
+    "test_accuracy": {"gru": [0.2, 0.3], "attention_pairs": [0.9, 1.0], "handout": [0.5, 0.5]},
+    "test_attention_recall": {"attention_pairs": [0.8, 0.9], "handout": [0.1, 0.1]},
+    "test_weight_on_padding": {"attention_pairs": [0.0, 0.25], "handout": [0.0, 0.0]},
+}
+
+
+def test_the_bound_of_the_handouts_attention():
+    assert attention_report.largest_recall(50) == pytest.approx(2 * np.e**2 / (2 * np.e**2 + 48))
+    assert attention_report.largest_recall(2) == pytest.approx(1)
+
+
+def test_conclusions_are_those_of_the_figures():
+    scale = {"scaled_gradient_64": 0.3, "unscaled_gradient_64": 0.1}
+    pairs, handout, padding, gradient = attention_report.conclusions(outcomes_of(FOUND), scale)
+    assert pairs.startswith("marked50: attention over pairs is right in 0.950 ± 0.071 (n = 2)")
+    assert "the GRU alone in 0.250 ± 0.071 (n = 2)" in pairs
+    assert "every seed of the first is above every seed" in pairs
+    assert "has 0.100 ± 0.000 (n = 2) on the deciding words at an accuracy of 0.500" in handout
+    assert "0.235 at most" in handout
+    assert padding == "marked50: the largest weight on padding is 0.25."
+    assert "At d_k = 64" in gradient
+    worse = FOUND | {"test_accuracy": FOUND["test_accuracy"] | {"gru": [0.2, 0.95]}}
+    assert "the seeds overlap" in attention_report.conclusions(outcomes_of(worse), scale)[0]
+
+
+def test_the_figures_show_every_seed_and_what_decides():
+    accuracy, recall = attention_report.length_figure(outcomes_of(FOUND)).axes
+    shown = [line.get_ydata() for line in accuracy.get_lines() if line.get_marker() == "o"]
+    np.testing.assert_array_equal(shown, list(FOUND["test_accuracy"].values()))
+    shown = [line.get_ydata() for line in recall.get_lines() if line.get_marker() == "o"]
+    np.testing.assert_array_equal(shown, list(FOUND["test_attention_recall"].values()))
+    part = draw("marked", 2, 20, [0])
+    weights = {"handout": np.full((2, 20), 0.05), "attention_pairs": part.deciding / 2}
+    for row, axis in enumerate(attention_report.heat_figure("marked", part, weights).axes):
+        count = len(part.words(row))
+        words = [label.get_text() for label in axis.get_xticklabels()]
+        assert words == part.words(row)
+        image = axis.images[0].get_array()
+        np.testing.assert_array_equal(image, [np.ones(count), part.deciding[row, :count]])
+        framed = [patch.get_extents().get_points() for patch in axis.patches]
+        left = axis.transData.inverted().transform([points[0] for points in framed])[:, 0]
+        np.testing.assert_allclose(left + 0.5, np.flatnonzero(part.deciding[row]), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, empty_store) -> Path:
+    """Outputs of a smoke run of the script."""
+    home = tmp_path_factory.mktemp("compared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_HOME", str(home))
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setattr(attention_exercise, "LENGTH", 20)
+        attention_exercise.main(["--smoke", "--ray-address", "off"])
+    return home / "outputs"
+
+
+def test_the_series_hold_each_seeds_value_in_its_place(compared):
+    content = json.loads(next(compared.glob(f"{SCRIPT}/*/comparison.json")).read_text())
+    assert content["seeds"] == [0, 1]
+    states = [
+        json.loads(path.read_text()) for path in compared.glob(f"{SCRIPT}.trial/*/state.json")
+    ]
+    assert {state["config"]["configuration"] for state in states} == set(content["folders"])
+    for state in states:
+        name, seed = state["config"]["configuration"], state["config"]["seed"]
+        for metric, value in state["metrics"].items():
+            assert content["series"][f"{name}/{metric}"][seed] == value, metric
+    for name, folder in content["folders"].items():
+        state = json.loads((compared / folder / "state.json").read_text())
+        assert (state["config"]["configuration"], state["config"]["seed"]) == (name, 0)
+
+
+def test_the_report_has_floors_and_recall_and_only_where_there_is_attention(compared):
+    (folder,) = compared.glob(f"{SCRIPT}/*")
+    floors = json.loads((folder / "comparison.json").read_text())["floors"]
+    data = load("auto", True, "marked", 20)
+    labels = data.train.y.tolist()
+    majority = max(range(8), key=labels.count)
+    assert floors["floor_majority_marked20"] == np.mean(data.test.y == majority)
+    recalls = [2 / len(data.test.words(row)) for row in range(64)]
+    assert floors["floor_uniform_attention_marked20"] == pytest.approx(np.mean(recalls))
+    table, recall = (folder / "report.md").read_text().split("| attention recall |")
+    assert "| mean_marked20 |" in table
+    assert "| attention_pairs_marked20 |" in table
+    assert f"uniform attention marked20: {np.mean(recalls):.4f}" in table
+    assert "| attention_pairs_marked20 |" in recall
+    assert "mean_marked20" not in recall
+    drawn = {path.stem for path in folder.glob("*.png")}
+    assert drawn == {"attention_marked", "curves_marked", "lengths_marked", "scale"}
+
+
+def test_a_trial_keeps_its_network_and_where_it_looks(compared):
+    (trial,) = compared.glob(f"{SCRIPT}.trial/*attention_pairs*-s0-*")
+    test = load("auto", True, "marked", 20).test
+    model = keras.saving.load_model(trial / "model.keras")
+    metrics = json.loads((trial / "state.json").read_text())["metrics"]
+    for name, value in score(model, test).items():
+        assert metrics[f"test_{name}"] == pytest.approx(value, abs=1e-6)
+    weights = np.array(json.loads((trial / "examples.json").read_text()))
+    assert weights.shape == (3, 20)
+    assert (weights[test.x[:3] == 0] == 0).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+    (without,) = compared.glob(f"{SCRIPT}.trial/*-mean_*-s0-*")
+    assert json.loads((without / "examples.json").read_text()) == []
 
 
 def test_all_tasks_are_trials_with_names_that_are_allowed():
     trials = Config(task="all", seeds=2).trials()
     assert len(trials) == 2 * (9 + 5 + 5)  # only `marked` grows
+    assert len({trial.run_name for trial in trials}) == len(trials)
     for trial in trials:
         assert trial.network in BUILDERS
-        name = f"{trial.network}_{trial.task}{trial.length}-adam-crossentropy-s{trial.seed}"
-        assert labkit.run.RUN_NAME.fullmatch(name)
-    assert isinstance(draw("marked", 2, 20, [0]), Sentences)
-    assert keras.backend.backend() == "tensorflow"
+        assert trial.configuration == f"{trial.network}_{trial.task}{trial.length}"
+        assert RUN_NAME.fullmatch(trial.run_name)
+        assert trial.purpose == "report"  # nothing is chosen here

@@ -1,22 +1,27 @@
-"""TP5's forecasters: no way for the future to leak, decoding against loops, resuming, measures."""
+"""TP5's forecasters: no way for the future to leak, decoding against loops, measures, figures."""
 
 import math
+from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
 import labkit
-from tp5_seq2seq_attention import evaluate, forecast_metrics, seq2seq_attention
-from tp5_seq2seq_attention.seq2seq_attention import Config, free_running, published, sampling_rate
+from tp5_seq2seq_attention import evaluate, forecast_figures, seq2seq_attention
+from tp5_seq2seq_attention import forecast_metrics as measures
+from tp5_seq2seq_attention.seq2seq_attention import RECIPES, sampling_rate
 from tp5_seq2seq_attention.seq2seq_models import (
     QUANTILES,
     ForecastLoss,
     Plan,
-    WindowBatches,
     build,
+    free_running,
+    load_forecaster,
 )
-from tp5_seq2seq_attention.series import SHAPES, Series, Windows
+from tp5_seq2seq_attention.series import Series, Shape, load
 
 SCRIPT = "tp5_seq2seq_attention.seq2seq_attention"
 RNG = np.random.default_rng(0)
@@ -32,12 +37,20 @@ def plan(**changes) -> Plan:
     return Plan(**options | changes)
 
 
+@cache
 def models(**changes):
+    """Trainer and forecaster, shared by the tests: who changes weights puts them back."""
     labkit.prepare(0)
     trainer, forecaster = build(plan(**changes))
+    rng = np.random.default_rng(1)
     for weight in forecaster.trainable_variables:  # away from zeros, so that all of it matters
-        weight.assign(weight + 0.1 * RNG.standard_normal(weight.shape))
+        weight.assign(weight + 0.1 * rng.standard_normal(weight.shape))
     return trainer, forecaster
+
+
+def outputs(model: keras.Model, x: np.ndarray):
+    """What `predict` gives, without its compilation."""
+    return keras.tree.map_structure(np.array, model(x))
 
 
 # --- No future -----------------------------------------------------------------------------------
@@ -47,7 +60,7 @@ def models(**changes):
 def test_the_forecaster_has_no_input_for_the_future(decoder):
     _, forecaster = models(decoder=decoder)
     assert forecaster.input.shape == (None, 2, 12)
-    found = forecaster.predict(HISTORY, verbose=0)
+    found = outputs(forecaster, HISTORY)
     assert found["forecast"].shape == (6, 2, 8, 3)
     assert found["attention"].shape == (12, 4, 6)
 
@@ -55,10 +68,10 @@ def test_the_forecaster_has_no_input_for_the_future(decoder):
 @pytest.mark.parametrize("decoder", ["forced", "direct"])
 def test_true_values_reach_later_steps_of_the_trainer_only(decoder):
     trainer, _ = models(decoder=decoder)
-    before = trainer.predict(WINDOWS, verbose=0)
+    before = outputs(trainer, WINDOWS)
     changed = WINDOWS.copy()
     changed[..., 16:] += 3  # the third of four segments, and the last
-    after = trainer.predict(changed, verbose=0)
+    after = outputs(trainer, changed)
     np.testing.assert_allclose(after[:, :, :6], before[:, :, :6], rtol=1e-5, atol=1e-6)
     if decoder == "direct":
         np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
@@ -68,22 +81,22 @@ def test_true_values_reach_later_steps_of_the_trainer_only(decoder):
 
 def test_free_running_is_teacher_forcing_on_its_own_forecasts():
     trainer, forecaster = models()
-    forecast = forecaster.predict(HISTORY, verbose=0)["forecast"]
+    forecast = outputs(forecaster, HISTORY)["forecast"]
     own = np.concatenate([HISTORY, forecast[..., 0]], axis=-1)
-    np.testing.assert_allclose(trainer.predict(own, verbose=0), forecast, rtol=1e-4, atol=1e-5)
-    assert np.abs(trainer.predict(WINDOWS, verbose=0) - forecast).max() > 1e-3
+    np.testing.assert_allclose(outputs(trainer, own), forecast, rtol=1e-4, atol=1e-5)
+    assert np.abs(outputs(trainer, WINDOWS) - forecast).max() > 1e-3
 
 
 def test_scheduled_sampling_goes_from_the_truth_to_the_own_output():
     trainer, forecaster = models(decoder="scheduled", dropout=0.0)
     decoder = trainer.get_layer("decoder")
-    forced = trainer.predict(WINDOWS, verbose=0)
-    free = forecaster.predict(HISTORY, verbose=0)["forecast"]
+    forced = outputs(trainer, WINDOWS)
+    free = outputs(forecaster, HISTORY)["forecast"]
     decoder.sampling_rate.assign(0.0)
     np.testing.assert_allclose(trainer(WINDOWS, training=True), forced, rtol=1e-4, atol=1e-5)
     decoder.sampling_rate.assign(1.0)
     np.testing.assert_allclose(trainer(WINDOWS, training=True), free, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(trainer.predict(WINDOWS, verbose=0), forced, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs(trainer, WINDOWS), forced, rtol=1e-4, atol=1e-5)
     decoder.sampling_rate.assign(0.5)
     mixed = np.array(trainer(WINDOWS, training=True))
     assert np.abs(mixed - forced).max() > 1e-4
@@ -105,7 +118,7 @@ def test_a_step_of_the_decoder_against_a_loop():
     decoder = parts["decoder"]
     kernel, recurrent, bias = (np.array(each) for each in decoder.cell.weights)
     memory, state = np.array(memory), np.array(state)
-    found = forecaster.predict(history, verbose=0)
+    found = outputs(forecaster, history)
 
     def sigmoid(x):
         return 1 / (1 + np.exp(-x))
@@ -146,20 +159,28 @@ def test_a_step_of_the_decoder_against_a_loop():
 @pytest.mark.parametrize(("normalise", "scale"), [("last", 1.0), ("instance", 4.0)])
 def test_a_normalised_forecast_moves_with_its_series(normalise, scale, decoder):
     _, forecaster = models(normalise=normalise, decoder=decoder, linear=decoder == "direct")
-    plain = forecaster.predict(HISTORY, verbose=0)["forecast"]
-    moved = forecaster.predict(scale * HISTORY + 50, verbose=0)["forecast"]
+    plain = outputs(forecaster, HISTORY)["forecast"]
+    moved = outputs(forecaster, scale * HISTORY + 50)["forecast"]
     np.testing.assert_allclose(moved, scale * plain + 50, rtol=2e-3, atol=2e-2)
 
 
 def test_channels_share_the_network_and_differ_by_their_vectors():
     _, forecaster = models()
-    swapped = forecaster.predict(HISTORY[:, ::-1], verbose=0)["forecast"][:, ::-1]
-    plain = forecaster.predict(HISTORY, verbose=0)["forecast"]
+    swapped = outputs(forecaster, HISTORY[:, ::-1])["forecast"][:, ::-1]
+    plain = outputs(forecaster, HISTORY)["forecast"]
     assert np.abs(swapped - plain).max() > 1e-3
-    decoder = forecaster.get_layer("decoder")
-    decoder.channel_vectors.assign(np.zeros(decoder.channel_vectors.shape))
-    swapped = forecaster.predict(HISTORY[:, ::-1], verbose=0)["forecast"][:, ::-1]
-    plain = forecaster.predict(HISTORY, verbose=0)["forecast"]
+    alone = outputs(forecaster, HISTORY[2:3])["forecast"]  # each has its own vector
+    np.testing.assert_allclose(alone, plain[2:3], rtol=1e-4, atol=1e-5)
+    changed = HISTORY.copy()
+    changed[:, 1] += 1
+    other = outputs(forecaster, changed)["forecast"]
+    np.testing.assert_allclose(other[:, 0], plain[:, 0], rtol=1e-4, atol=1e-5)
+    vectors = forecaster.get_layer("decoder").channel_vectors
+    kept = np.array(vectors)
+    vectors.assign(0 * kept)
+    swapped = outputs(forecaster, HISTORY[:, ::-1])["forecast"][:, ::-1]
+    plain = outputs(forecaster, HISTORY)["forecast"]
+    vectors.assign(kept)
     np.testing.assert_allclose(swapped, plain, rtol=1e-4, atol=1e-5)
 
 
@@ -168,7 +189,7 @@ def test_a_saved_forecaster_comes_back(decoder, tmp_path):
     _, forecaster = models(decoder=decoder, normalise="instance", linear=decoder == "direct")
     forecaster.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    before, after = (model.predict(HISTORY, verbose=0) for model in (forecaster, again))
+    before, after = (outputs(model, HISTORY) for model in (forecaster, again))
     np.testing.assert_array_equal(before["forecast"], after["forecast"])
     np.testing.assert_array_equal(before["attention"], after["attention"])
 
@@ -229,16 +250,14 @@ def test_the_intervals_leave_the_forecast_as_it_is():
 def test_errors_of_known_forecasts():
     future = np.zeros((2, 1, 4))
     forecast = future + np.array([1.0, 2.0, 0.0, -1.0])
-    assert forecast_metrics.point_errors(forecast, future, 2.0) == {"mse": 6.0, "mae": 2.0}
-    np.testing.assert_allclose(
-        forecast_metrics.lead_time_errors(forecast, future, 2.0), [4, 16, 0, 4]
-    )
+    assert measures.point_errors(forecast, future, 2.0) == {"mse": 6.0, "mae": 2.0}
+    np.testing.assert_allclose(measures.lead_time_errors(forecast, future, 2.0), [4, 16, 0, 4])
 
 
 def test_intervals_of_known_coverage():
     future = np.array([[[0.0, 0.5, 1.5, -2.0]]])
     ends = np.stack([np.full((1, 1, 4), -1.0), np.full((1, 1, 4), 1.0)], axis=-1)
-    found = forecast_metrics.interval_metrics(ends, future, 1.0)
+    found = measures.interval_metrics(ends, future, 1.0)
     assert found["coverage"] == 0.5
     assert found["interval_width"] == 2
     assert found["interval_score"] == pytest.approx(2 + 20 * (0.5 + 1) / 4)
@@ -247,51 +266,132 @@ def test_intervals_of_known_coverage():
 def test_calibration_reaches_its_share():
     noise = RNG.standard_normal((2000, 2, 3))
     ends = np.stack([np.full(noise.shape, -0.3), np.full(noise.shape, 0.3)], axis=-1)
-    wider = forecast_metrics.widening(ends, noise)
+    wider = measures.widening(ends, noise)
     assert wider.shape == (2, 3)
     fresh = RNG.standard_normal((2000, 2, 3))
     ends = np.stack([ends[..., 0] - wider, ends[..., 1] + wider], axis=-1)
-    assert forecast_metrics.interval_metrics(ends, fresh, 1)["coverage"] == pytest.approx(
-        0.9, abs=0.02
-    )
+    assert measures.interval_metrics(ends, fresh, 1)["coverage"] == pytest.approx(0.9, abs=0.02)
     wide = np.stack([np.full(noise.shape, -9.0), np.full(noise.shape, 9.0)], axis=-1)
-    assert (forecast_metrics.widening(wide, noise) < 0).all()
+    assert (measures.widening(wide, noise) < 0).all()
 
 
 def test_spans_of_known_weights():
     uniform = np.full((1, 1, 10), 0.1)
     one = np.zeros((1, 1, 10))
     one[..., 7] = 1
-    found = forecast_metrics.attention_span(np.concatenate([uniform, one], axis=1), segment=24)
+    found = measures.attention_span(np.concatenate([uniform, one], axis=1), segment=24)
     np.testing.assert_allclose(found["span"], [9, 1])
     np.testing.assert_allclose(found["effective"], [10, 1], rtol=1e-6)
     np.testing.assert_allclose(found["entropy"], [math.log(10), 0], atol=1e-9)
     np.testing.assert_allclose(found["distance"], [24 * 4.5, 24 * 2])
-    metrics = forecast_metrics.span_metrics(uniform, segment=24)
+    metrics = measures.span_metrics(uniform, segment=24)
     assert metrics["attention_distance"] == pytest.approx(
         metrics["attention_distance_of_uniform_attention"]
     )
     assert metrics["attention_span"] == metrics["attention_span_of_uniform_attention"] == 9
 
 
-# --- The script ----------------------------------------------------------------------------------
+# --- Everything that is measured -----------------------------------------------------------------
+
+NAMES = ("load", "temperature", "wind speed")
 
 
-@pytest.mark.slow
-def test_what_is_done_to_a_window_is_done_to_its_target():
-    rng = np.random.default_rng(1)
-    part = Windows(rng.standard_normal((20, 2, 9)).astype(np.float32), 6)
+class Persistent:
+    """Forecasts the last value, plus 0, 1, 2 ... by channel, and an interval of 0.1 around it."""
 
-    def shifted(windows, rng):
-        return windows + rng.standard_normal((len(windows), 1, 1), np.float32)
+    def predict(self, history: np.ndarray, **_) -> dict[str, np.ndarray]:
+        count, channels, _ = history.shape
+        value = np.repeat(history[..., -1:], 4, axis=-1) + np.arange(channels)[:, None]
+        forecast = np.stack([value, value - 0.1, value + 0.1], axis=-1)
+        weights = np.full((count * channels, 2, 3), 1 / 3)
+        return {"forecast": forecast, "attention": weights}
 
-    batches = WindowBatches(part, 8, 0, 0, shifted)
-    assert [len(windows) for windows, _ in map(batches.__getitem__, range(3))] == [8, 8, 4]
-    windows, targets = batches[0]
-    np.testing.assert_array_equal(targets, windows[..., 6:])
-    original = {tuple(np.round(row - row[0], 4)) for row in part.windows[:, 0]}
-    assert all(tuple(np.round(row - row[0], 4)) in original for row in windows[:, 0])
-    assert not np.isin(windows, part.windows).any()
+
+@pytest.fixture
+def data() -> Series:
+    """Three channels that stay what they are, with noise on what comes."""
+    rng = np.random.default_rng(5)
+
+    def part() -> labkit.Part:
+        level = rng.standard_normal((30, 3, 1))
+        x, noise = level + 0.2 * rng.standard_normal((30, 3, 6)), rng.standard_normal((30, 3, 4))
+        return labkit.Part(x.astype(np.float32), (x[..., -1:] + 0.3 * noise).astype(np.float32))
+
+    shape = Shape(look_back=6, horizon=4, segment=2, period=None)
+    return Series("sample", part(), part(), part(), NAMES, shape, unit=2.0)
+
+
+def test_errors_are_of_their_channel(data):
+    metrics, arrays = measures.measure(Persistent(), data)
+    found = measures.channel_errors(arrays["forecast"], data)
+    assert list(found) == ["mse_load", "mse_temperature", "mse_wind_speed"]
+    errors = np.repeat(data.test.x[..., -1:], 4, axis=-1) - data.test.y
+    for channel, value in enumerate(found.values()):  # in the series' unit, 2
+        expected = 4 * np.mean((errors[:, channel] + channel) ** 2, dtype=np.float64)
+        assert value == pytest.approx(expected, rel=1e-5)
+    assert np.mean(list(found.values())) == pytest.approx(metrics["mse"])
+    floor = measures.channel_errors(arrays["floor_persistence"], data)
+    assert np.mean(list(floor.values())) == pytest.approx(metrics["floor_persistence"])
+    assert floor["mse_load"] == pytest.approx(found["mse_load"])
+
+
+def test_intervals_and_floors_are_chosen_without_the_test_part(data):
+    metrics, arrays = measures.measure(Persistent(), data)
+    outside = np.abs(arrays["forecast"] - np.repeat(data.test.x[..., -1:], 4, axis=-1)).max()
+    assert outside == pytest.approx(2)  # the last channel's
+    other = replace(data, test=replace(data.test, y=3 * data.test.y[::-1]))
+    after, moved = measures.measure(Persistent(), other)
+    chosen = [name for name in metrics if name.startswith(("calibration", "chosen", "validation"))]
+    assert len(chosen) == 5
+    for name in chosen:
+        assert after[name] == metrics[name], name
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(moved[name], array)
+    wider = np.mean(arrays["ends"][..., 1] - arrays["forecast"]) - 0.1
+    assert metrics["calibration_widening"] == pytest.approx(2 * wider, rel=1e-4)
+
+    other = replace(data, validation=replace(data.validation, y=data.validation.y + 9))
+    after, _ = measures.measure(Persistent(), other)
+    assert all(after[name] != metrics[name] for name in chosen if name != "chosen_lag")
+
+
+def test_the_future_cannot_change_a_forecast(data):
+    labkit.prepare(0)
+    _, forecaster = build(plan(look_back=6, horizon=4, channels=3))
+    first, _ = measures.measure(forecaster, data)
+    output, _ = free_running(forecaster, data.test.x)
+    expected = measures.point_errors(output[..., 0], data.test.y, data.unit)
+    assert first["mse"] == expected["mse"]
+    other = replace(data, test=replace(data.test, y=data.test.y + 1000))
+    np.testing.assert_array_equal(
+        measures.measure(forecaster, other)[1]["forecast"], output[..., 0]
+    )
+
+
+def test_figures_show_what_was_measured(data):
+    metrics, arrays = measures.measure(Persistent(), data)
+    figure = forecast_figures.forecasts_figure(data, arrays)
+    first = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    np.testing.assert_allclose(first["history"], 2 * data.test.x[0, 2])  # the last channel
+    np.testing.assert_allclose(first["came"], 2 * data.test.y[0, 2])
+    np.testing.assert_allclose(first["forecast"], 2 * arrays["forecast"][0, 2])
+    np.testing.assert_allclose(first["ridge"], 2 * arrays["floor_ridge"][0, 2])
+    figure = forecast_figures.errors_figure(data, arrays)
+    curves = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
+    assert set(curves) == {"network", "persistence", "seasonal naive", "ridge"}
+    assert np.mean(curves["network"]) == pytest.approx(metrics["mse"])
+    assert np.mean(curves["ridge"]) == pytest.approx(metrics["floor_ridge"])
+    assert curves["network"][0] == pytest.approx(metrics["first_lead_time_mse"])
+    weights = np.linspace(0, 1, 6).reshape(2, 3)
+    figure = forecast_figures.attention_figure(weights, 2, "")
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), weights)
+    errors = {"mse_load": 1.0, "mse_wind_speed": 2.0}
+    figure = forecast_figures.channels_figure(errors, {"a": 3.0, "b": 4.0}, {2: 0.5, 6: 0.25})
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [1, 2, 3, 4]
+    np.testing.assert_array_equal(figure.axes[1].lines[0].get_ydata(), [0.5, 0.25])
+
+
+# --- Training ------------------------------------------------------------------------------------
 
 
 def test_it_learns_32_windows_by_heart():
@@ -301,107 +401,141 @@ def test_it_learns_32_windows_by_heart():
         plan(look_back=8, horizon=4, channels=1, units=24, dropout=0.0, decoder="direct")
     )
     trainer.compile(keras.optimizers.Adam(0.01), ForecastLoss(), jit_compile=False)
-    trainer.fit(windows, windows[..., 8:], batch_size=32, epochs=150, verbose=0)
-    forecast = forecaster.predict(windows[..., :8], verbose=0)["forecast"][..., 0]
+    often = np.tile(windows, (150, 1, 1))  # an epoch has a price, a batch has none
+    trainer.fit(often, often[..., 8:], batch_size=32, shuffle=False, verbose=0)
+    forecast = outputs(forecaster, windows[..., :8])["forecast"][..., 0]
     assert np.mean((forecast - windows[..., 8:]) ** 2) < 0.1 * windows.var()
 
 
-@pytest.mark.slow
-def test_resumed_equals_uninterrupted_and_the_evaluation_agrees(tmp_path, monkeypatch):
-    arguments = ["--smoke", "--data", "sample"]
-    monkeypatch.setattr(
-        seq2seq_attention, "settled",
-        lambda config, original=seq2seq_attention.settled: (
-            lambda filled, recipe: (
-                seq2seq_attention.replace(filled, epochs=2),
-                seq2seq_attention.replace(recipe, epochs=2),
-            )
-        )(*original(config)),
-    )  # fmt: skip
-    whole = seq2seq_attention.main(arguments)
-    run = labkit.find_run(SCRIPT)
-    assert run.state["name"].startswith("bilstm8_")
-    assert whole["best_epoch"] == np.argmin(run.history["val_mse"]) + 1
-    assert whole["validation_mse"] == pytest.approx(min(run.history["val_mse"]), rel=1e-5)
-    assert whole["free_running_gap"] == pytest.approx(whole["mse"] - whole["teacher_forced_mse"])
-    for figure in ("learning_curves", "forecasts", "error_by_step", "attention"):
-        assert (run.folder / f"{figure}.png").stat().st_size > 10_000
-    assert all(isinstance(value, float) for value in whole.values())
-
-    first_home = run.folder.parents[2]
-    monkeypatch.setenv("LABKIT_HOME", str(tmp_path / "other"))
-    record_epoch = labkit.Run.record_epoch
-
-    def interrupted(run, epoch, *rest):
-        record_epoch(run, epoch, *rest)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as context:
-        context.setattr(labkit.Run, "record_epoch", interrupted)
-        with pytest.raises(SystemExit, match="130"):
-            seq2seq_attention.main(arguments)
-    resumed = seq2seq_attention.main([*arguments, "--resume"])
-    for name, value in whole.items():
-        if "seconds" not in name:
-            assert resumed[name] == value, name
-
-    monkeypatch.setenv("LABKIT_HOME", str(first_home))
-    examined = evaluate.main([])
-    for name in ("mse", "mae", "coverage", "interval_score", "attention_span", "floor_ridge"):
-        assert examined[name] == whole[name], name
-    assert examined["mse_synthetic"] == pytest.approx(whole["mse"], rel=1e-6)
+class GotError(Exception):
+    """The batches of a training were seen: nothing more is wanted of it."""
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--series", "etth1", "--horizon", "192"],
-        pytest.param(["--series", "monthly", "--decoder", "forced"], marks=pytest.mark.slow),
-        pytest.param(["--series", "etth1-ot", "--decoder", "scheduled"], marks=pytest.mark.slow),
-    ],
-)
-def test_every_series_in_seconds(arguments, capsys):
-    metrics = seq2seq_attention.main([*arguments, "--smoke", "--data", "sample"])
-    printed = capsys.readouterr().out
-    assert all(isinstance(value, float) for value in metrics.values())
-    assert np.isfinite(list(metrics.values())).all()
-    assert "floor, ridge" in printed
-    assert "published" not in printed  # the sample's figures are no ETTh1 figures
-    assert ("teacher_forced_mse" in metrics) == ("--decoder" in arguments)
-    assert ("air_passengers_mse" in metrics) == ("monthly" in arguments)
+@pytest.mark.parametrize(("name", "horizon"), [("synthetic", 3), ("etth1-ot", 48)])
+def test_what_is_done_to_a_window_is_done_to_its_target(name, horizon, monkeypatch):
+    def fit(model, batches, **settings):
+        raise GotError(batches)
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    run = SimpleNamespace(
+        first_epoch=0, keeps_best=lambda *_: None, checkpoints=lambda model: None, history={}
+    )
+    data, recipe = load("sample", True, name, horizon), replace(RECIPES[name], units=2, heads=1)
+    with pytest.raises(GotError) as stop:
+        seq2seq_attention.train(replace(recipe, decoder="direct"), data, 3, run)
+    batches = stop.value.args[0]
+    batches.batch_size = 24
+    assert [len(windows) for windows, _ in map(batches.__getitem__, range(3))] == [24, 24, 16]
+    windows, targets = batches[1]
+    rows = batches.order[24:48]
+    look_back = data.shape.look_back
+    np.testing.assert_array_equal(targets, windows[..., look_back:])
+    shifts = targets - data.train.y[rows]
+    noise = windows[..., :look_back] - data.train.x[rows] - shifts[..., :1]
+    np.testing.assert_allclose(shifts, shifts[..., :1].repeat(horizon, axis=-1), atol=1e-6)
+    if name == "synthetic":
+        assert shifts[..., 0].std() == pytest.approx(recipe.shift, rel=0.5)
+        assert noise.std() == pytest.approx(recipe.jitter, rel=0.1)
+    else:
+        np.testing.assert_array_equal(targets, data.train.y[rows])
+        assert not noise.any()
+
+
+# --- The scripts ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> labkit.Run:
+    """A smoke training of the default series, three steps ahead."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        seq2seq_attention.main(["--smoke", "--horizon", "3"])
+        return labkit.find_run(SCRIPT)
+
+
+def test_the_epoch_is_chosen_by_free_running_forecasts(trained):
+    """What chooses is the error of a model that has only histories, worked out here anew."""
+    validation = load("auto", True, "synthetic", 3).validation
+    unit = load("auto", True, "synthetic", 3).unit
+    forecaster = load_forecaster(trained.folder / "model.keras")
+    assert forecaster.input.shape == (None, 1, 50)
+    forecast = outputs(forecaster, validation.x)["forecast"][..., 0]
+    error = np.mean((forecast - validation.y) ** 2) * unit**2
+    errors, best = trained.history["val_mse"], int(trained.metrics["best_epoch"])
+    assert len(errors) == 2
+    assert errors[best - 1] == min(errors) == pytest.approx(error, rel=1e-4)
+    assert trained.metrics["validation_mse"] == pytest.approx(error, rel=1e-4)
+    assert trained.metrics["free_running_gap"] == pytest.approx(
+        trained.metrics["mse"] - trained.metrics["teacher_forced_mse"]
+    )
+    rate = float(forecaster.get_layer("decoder").sampling_rate)
+    assert rate == pytest.approx(sampling_rate(best - 1, 2))
+
+
+def test_a_run_has_its_report_and_its_figures(trained):
+    assert trained.state["name"] == "bilstm8_scheduled-adam-mse+pinball-s0"
+    report = (trained.folder / "report.md").read_text()
+    for name in ("persistence", "seasonal naive", "ridge", "noise"):
+        assert f"| floor: {name} |" in report
+    assert f"| BiLSTM + attention | {trained.metrics['mse']:.4f} |" in report
+    assert f"90 % intervals hold {100 * trained.metrics['coverage']:.1f} %" in report
+    figures = {path.stem for path in trained.folder.glob("*.png")}
+    assert figures == {
+        "learning_curves", "forecasts", "error_by_step", "attention", "attention_of_one",
+    }  # fmt: skip
+
+
+def test_generated_series_are_not_examined_on_real_data(trained, monkeypatch, capsys):
+    monkeypatch.setenv("LABKIT_HOME", str(trained.folder.parents[2]))
     with pytest.raises(SystemExit, match="2"):
-        evaluate.main(["--data", "real"]) if "monthly" not in arguments else labkit.parse(
-            Config, ["--horizon", "0"]
-        )
+        evaluate.main(["--data", "real"])
+    assert "--data real: this run was trained on generated data" in capsys.readouterr().err
 
 
-def test_the_future_cannot_change_a_forecast():
-    labkit.prepare(0)
-    _, forecaster = build(plan())
-    shape = SHAPES["synthetic"]
-    changed = WINDOWS.copy()
-    changed[..., 12:] = 1e6
-    first, _ = free_running(forecaster, Windows(WINDOWS, 12))
-    second, _ = free_running(forecaster, Windows(changed, 12))
-    np.testing.assert_array_equal(first, second)
-    assert isinstance(Series({}, (), 1.0, "", shape), Series)
+def test_etth1_trained_and_examined(capsys):
+    arguments = ["--series", "etth1", "--horizon", "48", "--smoke", "--data", "sample"]
+    metrics = seq2seq_attention.main(arguments)
+    assert np.isfinite(list(metrics.values())).all()
+    assert "teacher_forced_mse" not in metrics  # a direct decoder is never shown the truth
+    assert "chosen_lag" not in metrics  # it is a day
+    examined = evaluate.main(["--run", labkit.find_run(SCRIPT).folder.name])
+    printed = capsys.readouterr().out
+    assert "floor: ridge 336" in printed
+    assert "published" not in printed  # the sample's figures are no ETTh1 figures
+    assert metrics.items() <= (examined | {
+        name: metrics[name] for name in ("train_seconds", "parameters", "best_epoch")
+    }).items()  # fmt: skip
+    channels = [f"mse_{name}" for name in ("hufl", "hull", "mufl", "mull", "lufl", "lull", "ot")]
+    for floor in ("", "floor_ridge_", "floor_ridge_336_", "floor_persistence_"):
+        mean = np.mean([examined[f"{floor}{name}"] for name in channels])
+        assert mean == pytest.approx(examined[floor.removesuffix("_") or "mse"], rel=1e-5)
+    assert examined["mse_of_last_720"] == pytest.approx(metrics["mse"], rel=1e-5)
+    assert (labkit.find_run(evaluate.__name__).folder / "channels.png").exists()
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main(["--data", "real"])
+    assert "--data real: ETTh1 can't be had" in capsys.readouterr().err
 
 
-def test_published_figures_stand_beside_the_same_protocol_only():
-    config = Config(series="etth1", horizon=192)
-    assert published(config, "real:f18de3ad")["DLinear"] == 0.443
-    assert published(config, "sample") == {}
-    assert published(Config(series="etth1", horizon=48), "real:f18de3ad") == {}
-    assert published(Config(series="etth1-ot", horizon=96), "real:f18de3ad") == {}
+def test_airline_passengers_are_forecast_beside_the_floors():
+    data = load("auto", True, "monthly", 4)
+    metrics, _ = measures.measure(Persistent(), data)
+    assert metrics["air_passengers_mse"] == pytest.approx(metrics["air_passengers_persistence_mse"])
+    ridge, lag = metrics["air_passengers_ridge_mse"], metrics["air_passengers_seasonal_naive_mse"]
+    assert ridge < metrics["air_passengers_mse"]
+    part = data.air_passengers
+    assert lag == pytest.approx(np.mean((part.x[..., -12:-8] - part.y) ** 2), rel=1e-5)
+    text = seq2seq_attention.summary(metrics | {"best_epoch": 1}, data, smoke=True)
+    assert f"air passengers ridge: {ridge:.4f}" in text
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--epochs", "0"], "--epochs must be 1 or more, got 0"),
         (["--horizon", "0"], "--horizon must be 1 or more, got 0"),
         (["--series", "etth1", "--horizon", "100", "--data", "sample"], "multiple of 48"),
         (["--horizon", "500"], "choose a smaller --horizon"),
+        (["--series", "monthly", "--data", "real"], "--data real: the monthly series is generated"),
     ],
 )
 def test_impossible_settings_are_one_message(arguments, message, capsys):

@@ -1,85 +1,105 @@
 """TP5's series: no leak between parts, the standard protocol, floors against other code."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import labkit
 from tp5_seq2seq_attention import etth1, floors, series
-from tp5_seq2seq_attention.series import SHAPES, load_series, time_borders
+from tp5_seq2seq_attention.series import load
 
 RNG = np.random.default_rng(0)
 
 
-def numbered(name: str, horizon: int):
-    """The windows of `name` cut from the numbers of its steps: a point shows where it is from."""
-    steps = np.arange(etth1.HOURS if name != "synthetic" else series.SYNTHETIC_STEPS)
-    shape = series.replace(SHAPES[name], horizon=horizon)
-    return {
-        part: series.cut(steps[first:last, None], shape.look_back, horizon)
-        for part, (first, last) in time_borders(name, len(steps), shape).items()
-    }, shape
+@pytest.fixture
+def numbered(monkeypatch):
+    """Loads a series whose values are the numbers of its steps: a point shows where it is from."""
+
+    def load_numbered(name: str, horizon: int) -> dict[str, labkit.Part]:
+        count = series.SYNTHETIC_STEPS if name == "synthetic" else etth1.HOURS
+        steps = np.repeat(np.arange(count, dtype=float)[:, None], 7, axis=1)
+        monkeypatch.setattr(series, "synthetic", lambda draw=0: steps[:, :1])
+        monkeypatch.setattr(series, "load_etth1", lambda choice: (steps, "sample"))
+        data = load("auto", False, name, horizon)
+        known = steps[: 1400 if name == "synthetic" else 8640, 0]
+
+        def numbers(values: np.ndarray) -> np.ndarray:
+            return np.rint(values[:, :1] * known.std() + known.mean()).astype(int)
+
+        return {
+            part: labkit.Part(numbers(getattr(data, part).x), numbers(getattr(data, part).y))
+            for part in ("train", "validation", "test")
+        }
+
+    return load_numbered
 
 
 # --- Parts ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "horizon"),
-    [("synthetic", 10), ("synthetic", 20), ("etth1", 96), ("etth1", 720), ("etth1-ot", 336)],
+    ("name", "horizon"), [("synthetic", 10), ("synthetic", 20), ("etth1-ot", 96), ("etth1", 720)]
 )
-def test_no_window_of_validation_or_test_shares_a_point_with_training(name, horizon):
-    parts, shape = numbered(name, horizon)
-    points = {part: set(np.unique(found.windows).tolist()) for part, found in parts.items()}
+def test_no_window_of_validation_or_test_shares_a_point_with_training(name, horizon, numbered):
+    parts = numbered(name, horizon)
+    points = {
+        part: set(np.unique(found.x).tolist()) | set(np.unique(found.y).tolist())
+        for part, found in parts.items()
+    }
     assert not points["train"] & points["validation"]
     assert not points["train"] & points["test"]
-    targets = {part: set(np.unique(found.future).tolist()) for part, found in parts.items()}
+    targets = {part: set(np.unique(found.y).tolist()) for part, found in parts.items()}
     assert not targets["validation"] & targets["test"]
     assert max(points["train"]) < min(points["validation"]) < max(points["validation"])
+    for found in parts.values():  # the future begins where the history ends
+        np.testing.assert_array_equal(found.y[..., 0], found.x[..., -1] + 1)
     if name == "synthetic":  # a window lies between
-        window = shape.look_back + horizon
+        window = 50 + horizon
         assert not points["validation"] & points["test"]
         assert min(points["validation"]) - max(points["train"]) > window
         assert min(points["test"]) - max(points["validation"]) > window
 
 
-@pytest.mark.parametrize(
-    ("horizon", "windows"), [(96, 2785), (192, 2689), (336, 2545), (720, 2161)]
-)
-def test_every_test_window_of_the_standard_protocol(horizon, windows):
-    parts, _ = numbered("etth1", horizon)
+@pytest.mark.parametrize(("horizon", "windows"), [(96, 2785), (720, 2161)])
+def test_every_test_window_of_the_standard_protocol(horizon, windows, numbered):
+    parts = numbered("etth1-ot", horizon)
     test = parts["test"]
-    assert len(test.windows) == windows
-    assert test.future[0, 0, 0] == 16 * 720  # the first hour of the last four months
-    assert test.future[-1, 0, -1] == 20 * 720 - 1
-    assert len(parts["train"].windows) == 8640 - 720 - horizon + 1
+    assert len(test) == windows
+    assert test.y[0, 0, 0] == 16 * 720  # the first hour of the last four months
+    assert test.y[-1, 0, -1] == 20 * 720 - 1
+    assert len(parts["train"]) == 8640 - 720 - horizon + 1
 
 
 def test_no_shop_is_in_two_parts():
-    found = load_series("monthly", smoke=True)
-    rows = {
-        part: windows.windows.reshape(len(windows.windows), -1)
-        for part, windows in found.parts.items()
-    }
-    firsts = {part: {row[:36].tobytes() for row in values} for part, values in rows.items()}
-    assert sum(map(len, firsts.values())) == len(set.union(*firsts.values()))
-    for windows in found.parts.values():
-        np.testing.assert_allclose(windows.history.mean(axis=-1), 0, atol=1e-4)
-        np.testing.assert_allclose(windows.history.std(axis=-1), 1, atol=1e-4)
+    data = load("auto", False, "monthly")
+    parts = (data.train, data.validation, data.test, data.air_passengers)
+    firsts = [{row.tobytes() for row in np.ascontiguousarray(part.x[:, 0])} for part in parts]
+    assert sum(map(len, firsts)) == len(set.union(*firsts)) == sum(map(len, parts))
+    assert [len(part) for part in parts] == [210 * 49, 45 * 49, 45 * 49, 144 - 47]
+    for part in parts:
+        np.testing.assert_allclose(part.x.mean(axis=-1), 0, atol=1e-4)
+        np.testing.assert_allclose(part.x.std(axis=-1), 1, atol=1e-4)
 
 
-def test_the_scale_is_the_training_parts():
-    found = load_series("synthetic")
+def test_the_scale_is_the_training_parts(monkeypatch):
+    data = load("auto", False, "synthetic")
     values = series.synthetic()
     mean, deviation = values[:1400].mean(), values[:1400].std()
-    train = found.parts["train"].windows
-    np.testing.assert_allclose(train[0, 0] * deviation + mean, values[:60, 0], rtol=1e-4, atol=1e-6)
-    assert found.unit == pytest.approx(deviation)
+    first = np.concatenate([data.train.x[0, 0], data.train.y[0, 0]])
+    np.testing.assert_allclose(first * deviation + mean, values[:60, 0], rtol=1e-4, atol=1e-6)
+    assert data.unit == pytest.approx(deviation)
     later = series.synthetic()
     later[1400:] += 100  # what comes later moves nothing in the training part
-    patched = pytest.MonkeyPatch()
-    with patched.context() as context:
-        context.setattr(series, "synthetic", lambda draw=0: later)
-        np.testing.assert_array_equal(load_series("synthetic").parts["train"].windows, train)
+    monkeypatch.setattr(series, "synthetic", lambda draw=0: later)
+    np.testing.assert_array_equal(load("auto", False, "synthetic").train.x, data.train.x)
+    hours = etth1.sample_hours()
+    changed = np.concatenate([hours[:8640], 3 * hours[8640:]])
+    monkeypatch.setattr(series, "load_etth1", lambda choice: (hours, "sample"))
+    before = load("sample", True, "etth1").train
+    monkeypatch.setattr(series, "load_etth1", lambda choice: (changed, "sample"))
+    np.testing.assert_array_equal(load("sample", True, "etth1").train.x, before.x)
+    assert before.x.shape == (64, 7, 720)
 
 
 def test_the_synthetic_series_is_the_handouts():
@@ -98,10 +118,11 @@ def test_the_synthetic_series_is_the_handouts():
 
 
 def test_windows_cost_no_memory():
-    found = load_series("synthetic").parts["train"]
-    assert found.windows.base is not None
-    np.testing.assert_array_equal(found.history[1, 0, :-1], found.history[0, 0, 1:])
-    np.testing.assert_array_equal(found.future[0, 0], found.history[10, 0, -10:])
+    train = load("auto", False, "synthetic").train
+    assert np.shares_memory(train.x, train.y)
+    assert train.x.strides[0] == train.x.strides[-1]  # the next window begins one step later
+    np.testing.assert_array_equal(train.x[1, 0, :-1], train.x[0, 0, 1:])
+    np.testing.assert_array_equal(train.y[0, 0], train.x[10, 0, -10:])
 
 
 def test_airline_passengers_have_twelve_years():
@@ -117,7 +138,7 @@ def test_airline_passengers_have_twelve_years():
 )
 def test_impossible_horizons_are_named(name, horizon, message):
     with pytest.raises(ValueError, match=message):
-        load_series(name, horizon, "sample")
+        load("sample", False, name, horizon)
 
 
 # --- The file ------------------------------------------------------------------------------------
@@ -139,7 +160,7 @@ def test_a_damaged_file_is_named_and_not_used(tmp_path, monkeypatch, capsys):
     assert etth1.load_etth1("auto")[1] == "sample"
     message = capsys.readouterr().err
     assert "damaged" in message
-    assert "ETTh1.csv: SHA-256 is" in message
+    assert "ETTh1.csv: its sha256 is" in message
 
 
 @pytest.mark.realdata
@@ -154,13 +175,14 @@ def test_the_official_file(real_data):
 @pytest.mark.realdata
 def test_floors_on_etth1_are_the_published_ones(real_data):
     """Persistence as in DLinear's table, ridge as measured by independent code: same protocol."""
-    found = load_series("etth1", data="real")
-    future = found.parts["test"].future
-    forecasts = floors.floor_forecasts(found.parts, 24, anchored=True)
-    errors = forecasts["persistence"] - future
+    data = load("real", False, "etth1")
+    found, _ = floors.fit_floors(data)
+    errors = found["persistence"](data.test.x) - data.test.y
     assert np.mean(errors**2) == pytest.approx(1.295, abs=2e-3)
     assert np.mean(np.abs(errors)) == pytest.approx(0.713, abs=2e-3)
-    assert floors.squared_error(forecasts["ridge_336"], future) == pytest.approx(0.370, abs=2e-3)
+    assert floors.squared_error(found["ridge_336"](data.test.x), data.test.y) == pytest.approx(
+        0.370, abs=2e-3
+    )
 
 
 # --- Floors --------------------------------------------------------------------------------------
@@ -181,19 +203,25 @@ def test_naive_forecasts_against_loops():
             np.testing.assert_array_equal(season[..., step], HISTORY[..., 12 - period + back])
 
 
+def series_of(x: np.ndarray, y: np.ndarray, period: int | None = 2) -> series.Series:
+    """`x` and `y` as training, validation and test."""
+    part = labkit.Part(x, y)
+    shape = series.Shape(x.shape[-1], y.shape[-1], segment=1, period=period)
+    return series.Series("sample", part, part, part, ("one", "two"), shape)
+
+
 def test_long_histories_have_a_second_ridge_floor(monkeypatch):
     """Fitted to the last steps alone: what comes before them makes no difference."""
     monkeypatch.setattr(floors, "SHORTER", 5)
-    values = RNG.standard_normal((60, 2, 12)).astype(np.float32)
-    changed = values.copy()
+    x, y = np.split(RNG.standard_normal((60, 2, 12)).astype(np.float32), [8], axis=-1)
+    changed = x.copy()
     changed[..., :3] += RNG.standard_normal((60, 2, 3)).astype(np.float32)
 
-    def forecasts(given: np.ndarray, look_back: int) -> dict[str, np.ndarray]:
-        windows = series.Windows(given, look_back)
-        parts = {part: windows for part in ("train", "validation", "test")}
-        return floors.floor_forecasts(parts, 2, anchored=True)
+    def forecasts(x: np.ndarray) -> dict[str, np.ndarray]:
+        found, _ = floors.fit_floors(series_of(x, y))
+        return {name: floor(x) for name, floor in found.items()}
 
-    one, other, short = forecasts(values, 8), forecasts(changed, 8), forecasts(values[..., 3:], 5)
+    one, other, short = forecasts(x), forecasts(changed), forecasts(x[..., 3:])
     np.testing.assert_array_equal(one["ridge_5"], other["ridge_5"])
     assert np.abs(one["ridge"] - other["ridge"]).max() > 1e-3
     assert "ridge_5" not in short
@@ -224,28 +252,38 @@ def test_an_anchored_ridge_is_right_at_any_level():
 
 
 def test_floors_are_chosen_on_validation_alone():
-    found = load_series("synthetic")
-    ridge, _ = floors.choose_ridge(found.parts["train"], found.parts["validation"], False)
-    changed = dict(found.parts)
-    changed["test"] = series.Windows(found.parts["test"].windows * 3 + 1, 50)
-    forecasts = floors.floor_forecasts(changed, None, anchored=False)
-    np.testing.assert_allclose(
-        forecasts["ridge"], ridge(changed["test"].history), rtol=1e-5, atol=1e-6
-    )
-    lag = floors.choose_period(found.parts["validation"])
+    """The lag and the penalty are the best of all on validation, whatever the test part holds."""
+    x = RNG.standard_normal((80, 2, 9)).astype(np.float32)
+    y = x[..., [2, 3, 4]]  # it repeats after seven steps
+    data = series_of(x[:20], y[:20], period=None)
+    weaker = (3 * y[20:40] + x[20:40, :, -1:]) / 4  # a larger penalty is right there
+    data = replace(data, validation=labkit.Part(x[20:40], weaker), test=labkit.Part(x[40:], y[40:]))
+    found, chosen = floors.fit_floors(data)
+    assert chosen["chosen_lag"] == 7
+    fitted = floors.fit_ridges(data.train.x, data.train.y, anchored=True)
+    errors = {
+        part: {
+            penalty: floors.squared_error(ridge(getattr(data, part).x), getattr(data, part).y)
+            for penalty, ridge in fitted.items()
+        }
+        for part in ("train", "validation", "test")
+    }
+    best = {part: min(values, key=values.get) for part, values in errors.items()}
+    assert chosen["chosen_penalty_of_ridge"] == best["validation"]
+    assert best["validation"] not in (best["train"], best["test"])
     np.testing.assert_array_equal(
-        forecasts["seasonal_naive"], floors.seasonal_naive(changed["test"].history, 10, lag)
+        found["ridge"](data.test.x), fitted[best["validation"]](data.test.x)
     )
-    errors = [
-        floors.squared_error(
-            floors.seasonal_naive(found.parts["validation"].history, 10, each),
-            found.parts["validation"].future,
-        )
-        for each in (lag, 2, 25, 50)
-    ]
-    assert errors[0] == min(errors)
 
 
-def test_published_figures_have_every_horizon():
+def test_published_figures_stand_beside_the_same_protocol_only():
+    def of(name: str, horizon: int, source: str, smoke: bool = False) -> dict[str, float]:
+        found = load("sample", True, name, horizon)
+        return floors.published(replace(found, source=source), smoke)
+
+    assert of("etth1", 192, "real:f18de3ad")["DLinear"] == 0.443
+    assert of("etth1", 192, "sample") == {}
+    assert of("etth1", 192, "real:f18de3ad", smoke=True) == {}
+    assert of("etth1", 48, "real:f18de3ad") == {}
+    assert of("etth1-ot", 96, "real:f18de3ad") == {}
     assert all(len(row) == len(floors.HORIZONS) for row in floors.PUBLISHED.values())
-    assert labkit.DataError

@@ -24,21 +24,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
 
 import labkit
-from tp5_seq2seq_attention.attention_report import (
-    conclusions,
-    curves_figure,
-    heat_figure,
-    length_figure,
-    table,
-)
+from labkit.comparison import Outcome, Settings, Trial, conclude, run_trials, show_again
+from labkit.evidence import curves_figure, markdown
+from tp5_seq2seq_attention.attention_measures import score
+from tp5_seq2seq_attention.attention_report import conclusions, heat_figure, length_figure
 from tp5_seq2seq_attention.attention_scale import measure_scale, scale_figure
-from tp5_seq2seq_attention.grammar import TASKS, Sentences, TaskName, draw, labels_of
+from tp5_seq2seq_attention.grammar import TASKS, TaskName, labels_of, load
 
 keras = labkit.lazy("keras")
 batches = labkit.lazy("labkit.batches")
@@ -49,7 +45,6 @@ LENGTH = 50
 """Full length of the sentences, in words."""
 LENGTHS = {20: ("gru", "attention_pairs"), LENGTH: NETWORKS, 200: ("gru", "attention_pairs")}
 """Lengths of `marked` sentences: the networks that learn them. The others have one length."""
-COUNTS = {"train": 10_000, "validation": 1_000, "test": 2_000}
 BATCH_SIZE, LEARNING_RATE = 64, 3e-3
 SOLVED = 0.999
 """Validation accuracy at which a training ends early."""
@@ -58,44 +53,35 @@ EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class Config:
-    """Settings of the comparison."""
+class Config(Settings):
+    """Settings of the comparison of networks."""
 
     task: Literal["all", "negation", "marked", "recall"] = "marked"
     """What decides, see grammar.py; all: the three, one after the other."""
     epochs: int = 10
     """Passes over the 10,000 training sentences at most, 1 or more."""
-    seeds: int = 3
-    """Trainings of each network, 1 or more."""
-    seed: int = 0
-    """The first seed, of weights and order; never of the sentences. The others follow it."""
     data: labkit.DataChoice = "auto"
     """auto and sample: generated sentences; there is no other choice here."""
-    ray_address: str = "auto"
-    """auto: Ray Tune where it is installed and two trainings fit side by side, else one after the
-    other; off: one after the other; local: Ray on this machine; or a cluster's address."""
-    smoke: bool = False
-    """One seed and epoch of two networks on few short sentences: to see that everything runs."""
-    resume: bool = False
-    """Go on with an interrupted comparison: its finished trainings are not repeated."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, epochs=1, seeds=1, seed=0)
+        super().__post_init__()
+        labkit.at_least(self, epochs=1)
         if self.data == "real":
             raise ValueError(
                 "--data real: the sentences are generated, so that it is known what decides"
             )
 
-    def trials(self) -> list[Trial]:
+    def trials(self) -> list[NetworkTrial]:
         """The trainings, seed by seed."""
-        lengths = {LENGTH: ("gru", "attention_pairs"), 20: ("gru",)} if self.smoke else LENGTHS
+        lengths = {LENGTH: ("mean", "attention_pairs")} if self.smoke else LENGTHS
         return [
-            Trial(
-                task=task, length=length, network=network, seed=seed,
-                epochs=1 if self.smoke else self.epochs, smoke=self.smoke, resume=self.resume,
+            NetworkTrial(
+                configuration=f"{network}_{task}{length}", task=task, length=length,
+                network=network, seed=seed, epochs=2 if self.smoke else self.epochs,
+                smoke=self.smoke, resume=self.resume,
             )
-            for seed in range(self.seed, self.seed + (1 if self.smoke else self.seeds))
+            for seed in self.all_seeds
             for task in (TASKS if self.task == "all" else (self.task,))
             for length, networks in lengths.items()
             if task == "marked" or length == LENGTH
@@ -104,31 +90,24 @@ class Config:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class NetworkTrial(Trial):
     """One training of one network."""
 
     task: TaskName
     length: int
     network: str
-    seed: int
     epochs: int
-    smoke: bool
-    resume: bool
+
+    @property
+    def run_name(self) -> str:
+        """The run's name in the tracking store."""
+        return f"{self.configuration}-adam-crossentropy-s{self.seed}"
 
 
-@lru_cache(maxsize=2)
-def sentences(task: TaskName, length: int, smoke: bool) -> dict[str, Sentences]:
-    """The parts train, validation and test, from generators that share no seed."""
-    return {
-        part: draw(task, 64 if smoke else count, length, [number, length, TASKS.index(task)])
-        for number, (part, count) in enumerate(COUNTS.items())
-    }
+# --- One training --------------------------------------------------------------------------------
 
 
-# --- Training ------------------------------------------------------------------------------------
-
-
-def train(trial: Trial, parts: dict[str, Sentences], run: labkit.Run) -> keras.Model:
+def train(trial: NetworkTrial, data: labkit.Data, run: labkit.Run) -> keras.Model:
     """Train the trial's network with Adam; the weights of the lowest validation loss."""
     labkit.prepare(trial.seed)
     build = models.BUILDERS[trial.network]
@@ -140,15 +119,14 @@ def train(trial: Trial, parts: dict[str, Sentences], run: labkit.Run) -> keras.M
         metrics=["accuracy"],
         jit_compile=False,
     )
-    training, validation = parts["train"], parts["validation"]
 
     def stop_when_solved(epoch: int, logs: dict[str, float]) -> None:
         classifier.stop_training = logs["val_accuracy"] >= SOLVED
 
     solved = max(run.history.get("val_accuracy", [0.0])) >= SOLVED  # before an interruption
     classifier.fit(
-        batches.Batches(training.tokens, training.labels, BATCH_SIZE, trial.seed, run.first_epoch),
-        validation_data=(validation.tokens, validation.labels),
+        batches.Batches(data.train.x, data.train.y, BATCH_SIZE, trial.seed, run.first_epoch),
+        validation_data=(data.validation.x, data.validation.y),
         epochs=run.first_epoch if solved else trial.epochs,
         initial_epoch=run.first_epoch,
         shuffle=False,  # Batches shuffles, in an order that a resumed run repeats
@@ -163,68 +141,51 @@ def train(trial: Trial, parts: dict[str, Sentences], run: labkit.Run) -> keras.M
     return model
 
 
-def score(model: keras.Model, part: Sentences) -> dict[str, float]:
-    """Accuracy; with attention its recall, entropy in nats and largest weight on padding.
-
-    `attention_recall` is the weight on the deciding words, the mean over sentences; uniform
-    attention has `uniform_recall`.
-    """
-    found = model.predict(part.tokens, batch_size=500, verbose=0)
-    metrics = {"accuracy": np.mean(found["label"].argmax(axis=1) == part.labels)}
-    is_word = part.tokens > 0
-    metrics["uniform_recall"] = (part.deciding.sum(axis=1) / is_word.sum(axis=1)).mean()
-    if "weights" in found:
-        weights = found["weights"].astype(np.float64)
-        metrics["attention_recall"] = (weights * part.deciding).sum(axis=1).mean()
-        logarithms = np.log(np.maximum(weights, 1e-12))
-        metrics["attention_entropy"] = -(weights * logarithms).sum(axis=1).mean()
-        metrics["weight_on_padding"] = weights[~is_word].max(initial=0.0)
-    return {name: float(value) for name, value in metrics.items()}
-
-
-def run_trial(parent: str, trial: Trial) -> dict:
-    """Train one network as a child run of `parent`, or find it finished; what it measured."""
-    parts = sentences(trial.task, trial.length, trial.smoke)
-    source = f"simulated:{trial.task}"
-    name = f"{trial.network}_{trial.task}{trial.length}-adam-crossentropy-s{trial.seed}"
-    with labkit.start_run(__file__, trial, source, name, parent, "trial") as run:
-        if not run.is_finished:
-            model = train(trial, parts, run)
-            metrics = {"train_seconds": run.seconds, "parameters": model.count_params()}
-            metrics["epochs"] = len(run.history["loss"])
-            for part in ("validation", "test"):  # the one look at the test sentences
-                found = score(model, parts[part])
-                metrics |= {f"{part}_{key}": value for key, value in found.items()}
-            run.log_metrics(metrics)
-            outputs = model.predict(parts["test"].tokens[:EXAMPLES], verbose=0)
-            run.save_text("examples.json", json.dumps(outputs.get("weights", np.empty(0)).tolist()))
-            model.save(run.folder / "model.keras")
-    return {
-        "task": trial.task,
-        "length": trial.length,
-        "network": trial.network,
-        "seed": trial.seed,
-        "metrics": run.metrics,
-        "history": run.history,
-        "examples": json.loads((run.folder / "examples.json").read_text()),
-        "folder": f"{run.folder.parent.name}/{run.folder.name}",  # below outputs/, which may move
+def study(trial: NetworkTrial, data: labkit.Data, run: labkit.Run) -> dict[str, float]:
+    """Train one network, keep it and where it looks in a few test sentences; what it scores."""
+    model = train(trial, data, run)
+    model.save(run.folder / "model.keras")
+    metrics = {
+        "train_seconds": run.seconds,
+        "parameters": model.count_params(),
+        "epochs": len(run.history["loss"]),
     }
+    test = data.test.open()
+    for name, part in {"validation": data.validation, "test": test}.items():
+        metrics |= {f"{name}_{key}": value for key, value in score(model, part).items()}
+    weights = model.predict(test.x[:EXAMPLES], verbose=0).get("weights", np.empty(0))
+    run.save_text("examples.json", json.dumps(weights.tolist()))
+    return metrics
 
 
-# --- Main ----------------------------------------------------------------------------------------
+# --- All of them ---------------------------------------------------------------------------------
 
 
-def floors(outcomes: list[dict], smoke: bool) -> dict[str, float]:
+def floors(every: dict[tuple[TaskName, int], labkit.Data]) -> dict[str, float]:
     """Test accuracy of the most frequent label, and recall of uniform attention, of each task."""
     found = {}
-    for task, length in dict.fromkeys((each["task"], each["length"]) for each in outcomes):
-        parts = sentences(task, length, smoke)
-        majority = np.bincount(parts["train"].labels).argmax()
-        test = parts["test"]
-        found[f"floor_majority_{task}{length}"] = float(np.mean(test.labels == majority))
-        uniform = test.deciding.sum(axis=1) / (test.tokens > 0).sum(axis=1)
+    for (task, length), data in every.items():
+        majority = np.bincount(data.train.y).argmax()
+        found[f"floor_majority_{task}{length}"] = float(np.mean(data.test.y == majority))
+        uniform = data.test.deciding.sum(axis=1) / (data.test.x > 0).sum(axis=1)
         found[f"floor_uniform_attention_{task}{length}"] = float(uniform.mean())
     return found
+
+
+def draw_task(run: labkit.Run, task: TaskName, outcomes: list[Outcome], data: labkit.Data) -> None:
+    """Save the figures of one task's `outcomes`; `data` are its sentences of `LENGTH` words."""
+    seed = run.config["seed"]
+    first = [o for o in outcomes if (o.trial.length, o.trial.seed) == (LENGTH, seed)]
+    weights = {
+        outcome.trial.network: np.array(json.loads((outcome.path / "examples.json").read_text()))
+        for outcome in first
+        if "test_attention_recall" in outcome.metrics
+    }
+    run.save_figure(f"attention_{task}", heat_figure(task, data.test, weights))
+    run.save_figure(
+        f"curves_{task}", curves_figure(outcomes, {"val_accuracy": "validation accuracy"})
+    )
+    run.save_figure(f"lengths_{task}", length_figure(outcomes))
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
@@ -233,54 +194,36 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     source = f"simulated:{config.task}"
     with labkit.start_run(__file__, config, source, "attention-adam-crossentropy") as run:
         if run.is_finished:
-            print(f"\n{(run.folder / 'report.md').read_text()}")
-            return run.metrics
-        function = partial(run_trial, run.mlflow_id)
-        outcomes = labkit.fan_out(function, config.trials(), config.ray_address, "networks")
-        series: dict[str, list[float]] = {}
-        for outcome in outcomes:
-            name = f"{outcome['network']}_{outcome['task']}{outcome['length']}"
-            for metric, value in outcome["metrics"].items():
-                series.setdefault(f"{name}/{metric}", []).append(value)
-        scale = measure_scale()
-        floor_values = floors(outcomes, config.smoke)
+            return show_again(run)
 
-        for task in dict.fromkeys(outcome["task"] for outcome in outcomes):
-            of_task = [outcome for outcome in outcomes if outcome["task"] == task]
-            shown = sentences(task, LENGTH, config.smoke)["test"]
-            first = [o for o in of_task if o["length"] == LENGTH and o["seed"] == config.seed]
-            weights = {o["network"]: np.array(o["examples"]) for o in first if o["examples"]}
-            run.save_figure(f"attention_{task}", heat_figure(task, shown, weights))
-            run.save_figure(f"curves_{task}", curves_figure(of_task))
-            run.save_figure(f"lengths_{task}", length_figure(of_task))
-        run.save_figure("scale", scale_figure(scale))
+        def load_for(trial: NetworkTrial) -> labkit.Data:
+            return load(config.data, config.smoke, trial.task, trial.length)
 
-        means = {name: float(np.mean(sample)) for name, sample in series.items()}
-        run.log_metrics(means | floor_values | scale)
-        sentences_found = conclusions(series, floor_values, scale)
-        seeds = sorted({outcome["seed"] for outcome in outcomes})
-        text = (
-            f"# Where attention lies\n\nData: {source}. Seeds {seeds}; mean ± standard deviation. "
-            f"The weights of the lowest validation loss are tested, once.\n\n"
-            f"{table(series, floor_values)}\n"
-            + "".join(f"- {sentence}\n" for sentence in sentences_found)
+        trials = config.trials()
+        outcomes = run_trials(
+            run, __file__, study, load_for, trials, config.ray_address, "networks"
         )
-        print(f"\n{text}")
-        run.save_text("report.md", text)
-        content = {
-            "seeds": seeds,
-            "series": series,
-            "floors": floor_values,
-            "conclusions": sentences_found,
-            "details": {"scale": scale},
-            "folders": {
-                f"{each['network']}_{each['task']}{each['length']}": each["folder"]
-                for each in outcomes
-                if each["seed"] == seeds[0]
-            },
-        }
-        run.save_text("comparison.json", json.dumps(content, indent=1))
-    return run.metrics
+        every = {(trial.task, trial.length): load_for(trial) for trial in trials}
+        for task in dict.fromkeys(trial.task for trial in trials):
+            of_task = [outcome for outcome in outcomes if outcome.trial.task == task]
+            draw_task(run, task, of_task, every[task, LENGTH])
+        scale = measure_scale()
+        run.save_figure("scale", scale_figure(scale))
+        run.log_metrics(scale)
+
+        attentive = [outcome for outcome in outcomes if "test_attention_recall" in outcome.metrics]
+        columns = {"test_accuracy": "test %", "epochs": "epochs", "train_seconds": "seconds"}
+        return conclude(
+            run,
+            "Where attention lies",
+            outcomes,
+            columns,
+            conclusions(outcomes, scale),
+            floors(every),
+            {"scale": scale},
+            "The weights of the lowest validation loss are tested, once.\n\n"
+            + markdown(attentive, {"test_attention_recall": "attention recall"}),
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,22 @@
 """Forecasts that need no network, and published figures of the same protocol.
 
-All take windows (n, channels, look_back) and return (n, channels, horizon).
+All take histories (n, channels, look_back) and return (n, channels, horizon).
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+
+from labkit import Part
+from tp5_seq2seq_attention.etth1 import COLUMNS
+from tp5_seq2seq_attention.series import Series
+
+Floor = Callable[[np.ndarray], np.ndarray]
+"""Forecasts (n, channels, horizon) from histories (n, channels, look_back)."""
 
 PENALTIES = 10.0 ** np.arange(-2, 7)
 """Of the ridge regression; one is chosen on validation."""
@@ -48,7 +59,8 @@ class Ridge:
     al., AAAI 2023): right at any level, but the last value's noise is in every forecast."""
 
     def __call__(self, history: np.ndarray) -> np.ndarray:
-        """Forecasts for `history`."""
+        """Forecasts for `history`, of which it reads its own number of last steps."""
+        history = history[..., -len(self.weights) :]
         last = history[..., -1:] * self.anchored
         return (history - last) @ self.weights + last
 
@@ -76,43 +88,47 @@ def squared_error(forecast: np.ndarray, future: np.ndarray) -> float:
     return float(np.mean((forecast - future) ** 2, dtype=np.float64))
 
 
-def choose_ridge(train, validation, anchored: bool) -> tuple[Ridge, float]:
-    """The ridge regression of the lowest validation error, and its penalty."""
-    fitted = fit_ridges(train.history, train.future, anchored)
-    penalty = min(
-        fitted, key=lambda each: squared_error(fitted[each](validation.history), validation.future)
-    )
+def choose_ridge(
+    training: Part, validation: Part, look_back: int, anchored: bool
+) -> tuple[Ridge, float]:
+    """The ridge of the lowest validation error, from the last `look_back` steps; its penalty."""
+    fitted = fit_ridges(training.x[..., -look_back:], training.y, anchored)
+    penalty = min(fitted, key=lambda each: squared_error(fitted[each](validation.x), validation.y))
     return fitted[penalty], penalty
 
 
-def choose_period(validation) -> int:
+def choose_period(validation: Part) -> int:
     """The lag, 2 or more and no longer than the history, of the best seasonal naive forecast."""
-    history, future = validation.history, validation.future
+    x, y = validation.x, validation.y
     return min(
-        range(2, history.shape[-1] + 1),
-        key=lambda lag: squared_error(seasonal_naive(history, future.shape[-1], lag), future),
+        range(2, x.shape[-1] + 1),
+        key=lambda lag: squared_error(seasonal_naive(x, y.shape[-1], lag), y),
     )
 
 
-def floor_forecasts(
-    parts: dict, period: int | None, anchored: bool, part: str = "test"
-) -> dict[str, np.ndarray]:
-    """Each floor's forecast for `part`; `period` None: chosen on validation.
+def fit_floors(data: Series) -> tuple[dict[str, Floor], dict[str, float]]:
+    """Each floor by its name, and what was chosen for them on validation.
 
     Histories of more than `SHORTER` steps have two ridge floors: a shorter one may be the better.
     """
-    examined, horizon = parts[part], parts[part].future.shape[-1]
-    lag = period or choose_period(parts["validation"])
-    found = {
-        "persistence": persistence(examined.history, horizon),
-        "seasonal_naive": seasonal_naive(examined.history, horizon, lag),
+    horizon, full = data.shape.horizon, data.shape.look_back
+    lag = data.shape.period or choose_period(data.validation)
+    floors: dict[str, Floor] = {
+        "persistence": partial(persistence, horizon=horizon),
+        "seasonal_naive": partial(seasonal_naive, horizon=horizon, period=lag),
     }
-    full = examined.look_back
+    chosen = {} if data.shape.period else {"chosen_lag": float(lag)}
     for look_back in (full, SHORTER) if full > SHORTER else (full,):
-        training, validation, shown = (
-            each.shortened(look_back) for each in (parts["train"], parts["validation"], examined)
-        )
-        ridge, _ = choose_ridge(training, validation, anchored)
         name = "ridge" if look_back == full else f"ridge_{look_back}"
-        found[name] = ridge(shown.history)
-    return found
+        floors[name], chosen[f"chosen_penalty_of_{name}"] = choose_ridge(
+            data.train, data.validation, look_back, data.shape.anchored
+        )
+    return floors, chosen
+
+
+def published(data: Series, smoke: bool) -> dict[str, float]:
+    """Published mean squared errors under the same protocol; none where there are none."""
+    same = data.channels == COLUMNS and data.source.startswith("real") and not smoke
+    if not same or data.shape.horizon not in HORIZONS:
+        return {}
+    return {name: row[HORIZONS.index(data.shape.horizon)] for name, row in PUBLISHED.items()}

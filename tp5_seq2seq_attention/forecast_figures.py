@@ -36,40 +36,39 @@ def attention_figure(weights: np.ndarray, segment: int, title: str) -> figures.F
     return figure
 
 
-def forecasts_figure(series: Series, arrays: dict[str, np.ndarray]) -> figures.Figure:
+def forecasts_figure(data: Series, arrays: dict[str, np.ndarray]) -> figures.Figure:
     """Four test windows from the first to the last: history, forecast, and what came."""
-    test, unit = series.parts["test"], series.unit
-    look_back, horizon = series.shape.look_back, series.shape.horizon
+    test, unit = data.test, data.unit
+    look_back, horizon = data.shape.look_back, data.shape.horizon
     past = min(look_back, SHOWN_PAST)
     figure, axes = figures.subplots(2, 2, size=(12, 6.4))
-    channel = len(series.channels) - 1
-    chosen = np.linspace(0, len(test.windows) - 1, 4).astype(int)
+    channel = len(data.channels) - 1
+    chosen = np.linspace(0, len(test) - 1, 4).astype(int)
     before, after = np.arange(-past + 1, 1), np.arange(1, horizon + 1)
     for axis, index in zip(np.ravel(axes), chosen, strict=True):
-        axis.plot(before, test.history[index, channel, -past:] * unit, color="0.5", label="history")
-        axis.plot(after, test.future[index, channel] * unit, color="black", label="came")
-        axis.plot(after, arrays["forecast"][index, channel, :, 0] * unit, label="forecast")
+        axis.plot(before, test.x[index, channel, -past:] * unit, color="0.5", label="history")
+        axis.plot(after, test.y[index, channel] * unit, color="black", label="came")
+        axis.plot(after, arrays["forecast"][index, channel] * unit, label="forecast")
         low, high = np.moveaxis(arrays["ends"][index, channel] * unit, -1, 0)
         axis.fill_between(after, low, high, color="C0", alpha=0.18, label="90 % interval")
         axis.plot(
             after, arrays["floor_ridge"][index, channel] * unit, "--", linewidth=1, label="ridge"
         )
-        axis.set(title=f"{series.channels[channel]}, test window {index}", xlabel="step")
+        axis.set(title=f"{data.channels[channel]}, test window {index}", xlabel="step")
     np.ravel(axes)[0].legend(fontsize=8)
     return figure
 
 
-def errors_figure(series: Series, arrays: dict[str, np.ndarray]) -> figures.Figure:
+def errors_figure(data: Series, arrays: dict[str, np.ndarray]) -> figures.Figure:
     """Mean squared error at each lead time, network and floors."""
-    future = series.parts["test"].future
     figure, axis = figures.subplots(size=(7, 4.2))
-    forecasts = {"network": arrays["forecast"][..., 0]} | {
+    forecasts = {"network": arrays["forecast"]} | {
         name.removeprefix("floor_").replace("_", " "): forecast
         for name, forecast in arrays.items()
         if name.startswith("floor_")
     }
     for index, (name, forecast) in enumerate(forecasts.items()):
-        errors = lead_time_errors(forecast, future, series.unit)
+        errors = lead_time_errors(forecast, data.test.y, data.unit)
         axis.plot(
             np.arange(1, len(errors) + 1), errors, label=name,
             marker="o" if len(errors) < 40 else None, linewidth=2.2 if index == 0 else 1.2,
@@ -93,16 +92,36 @@ def curves_figure(history: dict[str, list[float]]) -> figures.Figure:
 
 
 def draw_all(
-    series: Series, arrays: dict[str, np.ndarray], history: dict[str, list[float]]
+    data: Series, arrays: dict[str, np.ndarray], history: dict[str, list[float]]
 ) -> dict[str, figures.Figure]:
     """The figures of a training, by file name."""
-    segment = series.shape.segment
+    segment = data.shape.segment
     mean = arrays["attention"].mean(axis=0)
-    last = arrays["attention"][len(series.channels) * (len(series.parts["test"].windows) // 2) - 1]
+    middle = len(data.channels) * (len(data.test) // 2) - 1  # the last channel of a window
     return {
         "learning_curves": curves_figure(history),
-        "forecasts": forecasts_figure(series, arrays),
-        "error_by_step": errors_figure(series, arrays),
+        "forecasts": forecasts_figure(data, arrays),
+        "error_by_step": errors_figure(data, arrays),
         "attention": attention_figure(mean, segment, "Attention, mean over test windows"),
-        "attention_of_one": attention_figure(last, segment, "Attention in one test window"),
+        "attention_of_one": attention_figure(
+            arrays["attention"][middle], segment, "Attention in one test window"
+        ),
     }
+
+
+def channels_figure(
+    errors: dict[str, float], floor: dict[str, float], forgotten: dict[int, float]
+) -> figures.Figure:
+    """Error of each channel beside ridge's, and error against the length of the history."""
+    figure, (left, right) = figures.subplots(1, 2, size=(11, 4))
+    places = np.arange(len(errors))
+    left.bar(places - 0.2, list(errors.values()), 0.38, label="network")
+    left.bar(places + 0.2, list(floor.values()), 0.38, label="ridge")
+    left.set_xticks(places, [name.removeprefix("mse_") for name in errors])
+    left.set(title="Test error by channel", ylabel="mean squared error")
+    left.legend(fontsize=8)
+    right.plot(list(forgotten), list(forgotten.values()), marker="o")
+    right.set(xlabel="steps of the history that are left", ylabel="mean squared error")
+    right.set(title="How far back it looks")
+    right.set_ylim(bottom=0)
+    return figure

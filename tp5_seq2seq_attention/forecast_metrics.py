@@ -1,11 +1,79 @@
 """What is measured of forecasts, their intervals and their attention."""
 
+from __future__ import annotations
+
+import keras
 import numpy as np
 
-from tp5_seq2seq_attention.seq2seq_models import QUANTILES
+from labkit import Part
+from tp5_seq2seq_attention.floors import Floor, fit_floors
+from tp5_seq2seq_attention.seq2seq_models import QUANTILES, free_running
+from tp5_seq2seq_attention.series import SYNTHETIC_NOISE, Series
 
 SPAN_SHARE = 0.9
 """The span is the number of steps that hold this share of the attention."""
+
+
+def measure(
+    forecaster: keras.Model, data: Series
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """All test figures of free-running forecasts, and the arrays that the plots are drawn from.
+
+    `forecast` (n, channels, horizon), `ends` of the calibrated intervals (n, channels, horizon, 2),
+    `attention` (n channels, S, T), and each floor's forecast, `floor_<name>`.
+    """
+    validation, test, unit = data.validation, data.test, data.unit
+    checked, _ = free_running(forecaster, validation.x)
+    output, attention = free_running(forecaster, test.x)
+    forecast, ends = output[..., 0], output[..., 1:]
+    metrics = point_errors(forecast, test.y, unit)
+    errors = point_errors(checked[..., 0], validation.y, unit)
+    metrics |= {f"validation_{name}": value for name, value in errors.items()}
+    by_lead_time = lead_time_errors(forecast, test.y, unit)
+    metrics |= {"first_lead_time_mse": by_lead_time[0], "last_lead_time_mse": by_lead_time[-1]}
+
+    raw = interval_metrics(ends, test.y, unit)
+    metrics |= {f"raw_{name}": value for name, value in raw.items()}
+    wider = widening(checked[..., 1:], validation.y)
+    ends = np.stack([ends[..., 0] - wider, ends[..., 1] + wider], axis=-1)
+    metrics |= interval_metrics(ends, test.y, unit)
+    metrics["calibration_widening"] = wider.mean() * unit
+    metrics |= span_metrics(attention, data.shape.segment)
+
+    floors, chosen = fit_floors(data)
+    arrays = {"forecast": forecast, "ends": ends, "attention": attention}
+    arrays |= {f"floor_{name}": floor(test.x) for name, floor in floors.items()}
+    for name in floors:
+        errors = point_errors(arrays[f"floor_{name}"], test.y, unit)
+        metrics |= {f"floor_{name}": errors["mse"], f"floor_{name}_mae": errors["mae"]}
+    if data.channels == ("synthetic",):
+        metrics["floor_noise"] = SYNTHETIC_NOISE**2
+    if data.air_passengers is not None:
+        metrics |= air_passengers(forecaster, data.air_passengers, floors)
+    metrics |= chosen
+    return {name: float(value) for name, value in metrics.items()}, arrays
+
+
+def air_passengers(
+    forecaster: keras.Model, part: Part, floors: dict[str, Floor]
+) -> dict[str, float]:
+    """Errors on a real series that training never saw, beside the floors' on the same."""
+    forecasts = {"": free_running(forecaster, part.x)[0][..., 0]}
+    forecasts |= {f"_{name}": floor(part.x) for name, floor in floors.items()}
+    return {
+        f"air_passengers{name}_mse": point_errors(forecast, part.y, 1)["mse"]
+        for name, forecast in forecasts.items()
+    }
+
+
+def channel_errors(forecast: np.ndarray, data: Series) -> dict[str, float]:
+    """Test mean squared error of each channel of `forecast`, such as `mse_ot`."""
+    return {
+        f"mse_{name.lower().replace(' ', '_')}": point_errors(
+            forecast[:, index], data.test.y[:, index], data.unit
+        )["mse"]
+        for index, name in enumerate(data.channels)
+    }
 
 
 def point_errors(forecast: np.ndarray, future: np.ndarray, unit: float) -> dict[str, float]:

@@ -15,10 +15,15 @@ learn the rule, and the generator says where these words stand:
 Sentences have 60 to 100 % of the full length and are padded with 0 at their end.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
+
+import labkit
 
 TaskName = Literal["negation", "marked", "recall"]
 TASKS: tuple[TaskName, ...] = ("negation", "marked", "recall")
@@ -37,6 +42,7 @@ NUMBER = {word: number for number, word in enumerate(WORDS)}
 SHORTEST = 20
 """Smallest full length: the shortest sentence has 12 words."""
 STARS, PAIRS = 3, 4
+COUNTS = {"train": 10_000, "validation": 1_000, "test": 2_000}
 
 
 def labels_of(task: TaskName) -> tuple[str, ...]:
@@ -45,19 +51,32 @@ def labels_of(task: TaskName) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Sentences:
-    """Generated sentences, one row each."""
+class Sentences(labkit.Part):
+    """Generated sentences, one row each.
 
-    tokens: np.ndarray
-    """(n, length) int32, numbers of words, 0 for padding."""
-    labels: np.ndarray
-    """(n,) int32."""
+    `x` is (n, length) int32, numbers of words, 0 for padding; `y` is (n,) int32, labels.
+    """
+
     deciding: np.ndarray
     """(n, length) bool: True for the words that decide."""
 
     def words(self, index: int) -> list[str]:
         """The words of sentence `index`, without padding."""
-        return [WORDS[token] for token in self.tokens[index] if token]
+        return [WORDS[token] for token in self.x[index] if token]
+
+
+@cache
+def load(choice: labkit.DataChoice, smoke: bool, task: TaskName, length: int) -> labkit.Data:
+    """10,000, 1,000 and 2,000 sentences, 64 each with `smoke`, of at most `length` words.
+
+    They are the same for every `choice`, whose `real` a script refuses. The parts' generators share
+    no seed. Raises `ValueError` for a `length` below 20.
+    """
+    parts = {
+        part: draw(task, 64 if smoke else count, length, [number, length, TASKS.index(task)])
+        for number, (part, count) in enumerate(COUNTS.items())
+    }
+    return labkit.Data(f"simulated:{task}", **parts)
 
 
 def draw(task: TaskName, count: int, length: int, seed: list[int]) -> Sentences:

@@ -11,16 +11,17 @@ Two models share all weights:
 - the *forecaster* gets the history only. It has no input through which the future could come.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from labkit.batches import Batches
 from tp5_seq2seq_attention.attention import MultiHeadAttention
-from tp5_seq2seq_attention.series import Windows
 
 PACKAGE = "tp5"
 QUANTILES = (0.05, 0.95)
@@ -258,18 +259,15 @@ def build(plan: Plan) -> tuple[keras.Model, keras.Model]:
     return keras.Model(window, shown), forecaster
 
 
-class WindowBatches(Batches):
-    """Windows, and as targets their last values: what is done to a window is done to both."""
+def load_forecaster(path: Path) -> keras.Model:
+    """A saved forecaster; its layers are registered by this module."""
+    return keras.saving.load_model(path)
 
-    def __init__(self, part: Windows, *arguments: Any) -> None:
-        """Windows of `part`, then as `Batches` from the batch size on."""
-        super().__init__(part.windows, part.future, *arguments)
-        self.look_back = part.look_back
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch `index` of the current epoch."""
-        windows, _ = super().__getitem__(index)
-        return windows, windows[..., self.look_back :]
+def free_running(forecaster: keras.Model, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Forecasts (n, C, horizon, 3) and attention (n C, S, T) from histories (n, C, look_back)."""
+    found = forecaster.predict(np.ascontiguousarray(history), batch_size=256, verbose=0)
+    return found["forecast"], found["attention"]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

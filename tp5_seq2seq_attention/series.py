@@ -15,6 +15,7 @@ into validation; its training part ends four months before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -73,55 +74,39 @@ SHAPES = {
 
 
 @dataclass(frozen=True)
-class Windows:
-    """All windows of one part, as views of the series: they cost no memory."""
+class Series(labkit.Data):
+    """A kind of series, scaled by its training part and cut into windows.
 
-    windows: np.ndarray
-    """(n, channels, look_back + horizon) float32, scaled by the training part."""
-    look_back: int
+    Of each part `x` is the history, (n, channels, look_back) float32, and `y` the future, (n,
+    channels, horizon). Where they can they are views of the series, which cost no memory.
+    """
 
-    @property
-    def history(self) -> np.ndarray:
-        """(n, channels, look_back): what is known."""
-        return self.windows[..., : self.look_back]
-
-    def shortened(self, look_back: int) -> Windows:
-        """The same windows with only the last `look_back` known values."""
-        return Windows(self.windows[..., self.look_back - look_back :], look_back)
-
-    @property
-    def future(self) -> np.ndarray:
-        """(n, channels, horizon): what is forecast."""
-        return self.windows[..., self.look_back :]
-
-
-@dataclass(frozen=True)
-class Series:
-    """A kind of series, scaled and cut."""
-
-    parts: dict[str, Windows]
-    """train, validation, test; for `monthly` also `air_passengers`, a real series."""
     channels: tuple[str, ...]
-    unit: float
+    shape: Shape
+    unit: float = 1.0
     """What an error of 1 on the scaled values is in the unit of the result: the training part's
     deviation for `synthetic`, whose noise is known in the series' own unit; 1 elsewhere."""
-    source: str
-    shape: Shape
+    air_passengers: labkit.Part | None = None
+    """A real series beside the generated ones of `monthly`."""
 
 
-def cut(values: np.ndarray, look_back: int, horizon: int) -> Windows:
-    """Every window of one stretch of `values` (T, channels); `ValueError` where none fits."""
-    if len(values) < look_back + horizon:
+def cut(stretches: Sequence[np.ndarray], shape: Shape, most: int | None = None) -> labkit.Part:
+    """Every window, or the first `most`, of the `stretches` (T, channels) of one part.
+
+    Raises `ValueError` where none fits.
+    """
+    length, steps = shape.look_back + shape.horizon, min(map(len, stretches))
+    if steps < length:
         raise ValueError(
-            f"a part has {len(values)} steps, a window needs {look_back} + {horizon}: "
+            f"a part has {steps} steps, a window needs {shape.look_back} + {shape.horizon}: "
             "choose a smaller --horizon"
         )
-    return Windows(
-        np.lib.stride_tricks.sliding_window_view(
-            values.astype(np.float32), look_back + horizon, axis=0
-        ),
-        look_back,
-    )
+    found = [
+        np.lib.stride_tricks.sliding_window_view(values.astype(np.float32), length, axis=0)
+        for values in stretches
+    ]
+    windows = (found[0] if len(found) == 1 else np.concatenate(found))[:most]
+    return labkit.Part(windows[..., : shape.look_back], windows[..., shape.look_back :])
 
 
 def synthetic_signal(steps: int = SYNTHETIC_STEPS) -> np.ndarray:
@@ -180,7 +165,44 @@ def monthly_sales(shops: int = SHOPS, months: int = SHOP_MONTHS) -> np.ndarray:
     return level + season + growth.cumsum(1) + lasting + rng.normal(0, 0.03, (shops, months))
 
 
-def _monthly(shape: Shape, smoke: bool) -> dict[str, Windows]:
+def load(
+    choice: labkit.DataChoice, smoke: bool, name: SeriesName, horizon: int | None = None
+) -> Series:
+    """The series `name`, cut into windows with `horizon` steps to forecast, or its usual number.
+
+    `choice` matters for ETTh1 only: the others are generated. `smoke` keeps 64 windows of each
+    part, and 60 shops. Raises `ValueError` for a horizon that no window fits or that is no multiple
+    of the segment.
+    """
+    shape = replace(SHAPES[name], horizon=horizon or SHAPES[name].horizon)
+    if shape.horizon % shape.segment:
+        raise ValueError(
+            f"--horizon must be a multiple of {shape.segment} for {name}, got {shape.horizon}"
+        )
+    if name == "monthly":
+        return _monthly(shape, smoke)
+    source, channels = f"simulated:{name}", (name,)
+    if name == "synthetic":
+        values = synthetic()
+    else:
+        values, source = load_etth1(choice)
+        channels = COLUMNS if name == "etth1" else COLUMNS[-1:]
+        values = values[:, -len(channels) :]
+    borders = time_borders(name, len(values), shape)
+    start, stop = borders["train"]
+    mean, deviation = values[start:stop].mean(axis=0), values[start:stop].std(axis=0)
+    parts = {}
+    for part, (first, last) in borders.items():
+        seen = [values]
+        if name == "synthetic" and part in DRAWS:
+            seen = [synthetic(draw) for draw in DRAWS[part]]
+        stretches = [(each[first:last] - mean) / deviation for each in seen]
+        parts[part] = cut(stretches, shape, 64 if smoke else None)
+    unit = float(deviation[0]) if name == "synthetic" else 1.0
+    return Series(source, **parts, channels=channels, shape=shape, unit=unit)
+
+
+def _monthly(shape: Shape, smoke: bool) -> Series:
     """Windows of shops that are disjoint between the parts, and of the airline passengers.
 
     Every window is scaled alone, to the mean 0 and deviation 1 of its history: nothing is
@@ -188,63 +210,15 @@ def _monthly(shape: Shape, smoke: bool) -> dict[str, Windows]:
     """
     sales = monthly_sales(60 if smoke else SHOPS)
     first, second = int(0.7 * len(sales)), int(0.85 * len(sales))
-    found = {}
+    parts = {}
     for part, rows in (
         ("train", sales[:first]),
         ("validation", sales[first:second]),
         ("test", sales[second:]),
         ("air_passengers", np.log(np.array([AIR_PASSENGERS], float))),
     ):
-        stretches = [cut(row[:, None], shape.look_back, shape.horizon).windows for row in rows]
-        windows = np.concatenate(stretches)
-        history = windows[..., : shape.look_back]
-        mean, deviation = history.mean(axis=-1, keepdims=True), history.std(axis=-1, keepdims=True)
-        found[part] = Windows((windows - mean) / deviation, shape.look_back)
-    return found
-
-
-def load_series(
-    name: SeriesName,
-    horizon: int | None = None,
-    data: labkit.DataChoice = "auto",
-    smoke: bool = False,
-) -> Series:
-    """The series `name`, cut into windows with `horizon` steps to forecast, or its usual number.
-
-    `data` matters for ETTh1 only: the others are generated. `smoke` keeps a few windows. Raises
-    `ValueError` for a horizon that no window fits or that is no multiple of the segment.
-    """
-    shape = replace(SHAPES[name], horizon=horizon or SHAPES[name].horizon)
-    if shape.horizon % shape.segment:
-        raise ValueError(
-            f"--horizon must be a multiple of {shape.segment} for {name}, got {shape.horizon}"
-        )
-    unit, channels, source = 1.0, (name,), f"simulated:{name}"
-    if name == "monthly":
-        return Series(_monthly(shape, smoke), ("log sales",), unit, source, shape)
-    if name == "synthetic":
-        values = synthetic()
-    else:
-        values, source = load_etth1(data)
-        channels = COLUMNS if name == "etth1" else COLUMNS[-1:]
-        values = values[:, -len(channels) :]
-    borders = time_borders(name, len(values), shape)
-    start, stop = borders["train"]
-    mean, deviation = values[start:stop].mean(axis=0), values[start:stop].std(axis=0)
-    scaled = (values - mean) / deviation  # by numbers of the training part alone
-    parts = {
-        part: cut(scaled[first:last], shape.look_back, shape.horizon)
-        for part, (first, last) in borders.items()
-    }
-    if name == "synthetic":
-        unit = float(deviation[0])
-        for part, seeds in DRAWS.items():
-            first, last = borders[part]
-            draws = [(synthetic(seed)[first:last] - mean) / deviation for seed in seeds]
-            windows = [cut(draw, shape.look_back, shape.horizon).windows for draw in draws]
-            parts[part] = Windows(np.concatenate(windows), shape.look_back)
-    if smoke:
-        parts = {
-            part: Windows(found.windows[:64], found.look_back) for part, found in parts.items()
-        }
-    return Series(parts, channels, unit, source, shape)
+        windows = cut([row[:, None] for row in rows], shape, 64 if smoke else None)
+        mean, deviation = windows.x.mean(-1, keepdims=True), windows.x.std(-1, keepdims=True)
+        x, y = (windows.x - mean) / deviation, (windows.y - mean) / deviation
+        parts[part] = labkit.Part(x, y)
+    return Series("simulated:monthly", channels=("log sales",), shape=shape, **parts)

@@ -1,0 +1,141 @@
+"""The figures of this lab: how they are made, what they must reach, how they are shown."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from labkit import results
+from labkit.experiments import (
+    Column,
+    Experiment,
+    Gate,
+    Row,
+    findings,
+    machines,
+    spread,
+    table_of,
+)
+from tp5_seq2seq_attention.floors import HORIZONS, PUBLISHED
+
+ATTENTION = "tp5_seq2seq_attention.attention_exercise"
+FORECAST = "tp5_seq2seq_attention.seq2seq_attention"
+GATES = {
+    "synthetic": (
+        Gate("mse", 0.0100, 0.0115, below=("floor_ridge",)),  # the noise alone is 0.0100
+    ),
+    "etth1_96": (Gate("mse", 0.340, 0.375, below=("floor_ridge", "floor_ridge_336")),),
+}
+EXPERIMENTS = (
+    Experiment(
+        ATTENTION, arguments=("--task", "all"), data="auto", comparison=True,
+        gates=(
+            Gate("attention_pairs_marked50/test_accuracy", 0.98, 1.00),
+            Gate("attention_pairs_marked50/test_attention_recall", 0.95, 1.00),
+            Gate("mean_negation50/test_accuracy", 0.45, 0.55),  # proved: 0.5
+            Gate(
+                "attention_pairs_marked200/test_accuracy", 0.98, 1.00,
+                above=("gru_marked200/test_accuracy",),
+            ),
+        ),
+    ),
+    Experiment(FORECAST, "synthetic", data="auto", gates=GATES["synthetic"]),
+    Experiment(FORECAST, "monthly", ("--series", "monthly"), data="auto"),
+    *(
+        Experiment(
+            FORECAST, f"etth1_{horizon}", ("--series", "etth1", "--horizon", str(horizon)),
+            gates=GATES.get(f"etth1_{horizon}", ()),
+        )
+        for horizon in HORIZONS
+    ),
+    Experiment(FORECAST, "etth1_ot", ("--series", "etth1-ot")),
+)  # fmt: skip
+SERIES = {
+    "synthetic": "synthetic, 10",
+    "monthly": "monthly, 12",
+    **{f"etth1_{horizon}": f"ETTh1, {horizon}" for horizon in HORIZONS},
+    "etth1_ot": "ETTh1, oil temperature, 96",
+}
+
+
+def attention() -> str:
+    """Accuracy and attention recall of the networks of every task and length, with the floors."""
+    content = results.read(ATTENTION)
+    floors, lines = content["floors"], []
+    columns = [
+        Column("test accuracy", "test_accuracy", digits=3),
+        Column("attention recall", "test_attention_recall", digits=3),
+        Column("seconds", "train_seconds", digits=0),
+    ]
+    tasks = dict.fromkeys(name.rpartition("_")[2] for name in content["train_seconds"])
+    for task in tasks:
+        words = re.sub(r"(\D+)(\d+)", r"`\1`, \2 words", task)
+        floor = [f"{floors[f'{name}_{task}']:.3f}" for name in ("majority", "uniform_attention")]
+        lines.append([words, "floor: majority, uniform attention", *floor, ""])
+        for name in content["train_seconds"]:
+            network, _, of = name.rpartition("_")
+            if of == task:
+                row = Row(network, ATTENTION, name)
+                cells = (column.cell(row.summary(column.metric)) for column in columns)
+                lines.append([words, f"`{network}`", *cells])
+    heading = ["sentences", "network", *(column.heading for column in columns)]
+    return f"{results.markdown_table(heading, lines)}\n{machines([content])}\n"
+
+
+def forecasts(*variants: str) -> str:
+    """Free-running test errors beside floors and published figures, a series a column."""
+    variants = [variant for variant in variants if results.exists(f"{FORECAST}.{variant}")]
+    contents = [results.read(f"{FORECAST}.{variant}") for variant in variants]
+    floors = dict.fromkeys(name for content in contents for name in content["floors"])
+    lines = [
+        [
+            "best possible: the noise" if floor == "noise" else f"floor: {floor.replace('_', ' ')}",
+            *(
+                f"{content['floors'][floor]:.4f}" if floor in content["floors"] else ""
+                for content in contents
+            ),
+        ]
+        for floor in floors
+        if not floor.endswith("_mae")
+    ]
+    errors = [[spread(c["metrics"][m], digits=4) for c in contents] for m in ("mse", "mae")]
+    lines.append(["**BiLSTM + attention**", *(f"**{error}**" for error in errors[0])])
+    lines.append(["its mean absolute error", *errors[1]])
+    known = {f"etth1_{horizon}": place for place, horizon in enumerate(HORIZONS)}
+    if known.keys() >= set(variants):
+        lines += [
+            [f"published: {name}", *(f"{row[known[variant]]:.3f}" for variant in variants)]
+            for name, row in PUBLISHED.items()
+        ]
+    lines.append(["seconds", *(spread(c["train_seconds"], digits=0) for c in contents)])
+    heading = ["mean squared error", *(SERIES[variant] for variant in variants)]
+    return f"{results.markdown_table(heading, lines)}\n{machines(contents)}\n"
+
+
+def behaviour() -> str:
+    """What teacher forcing hides, what the intervals hold, how far attention reaches."""
+    rows = [Row(label, f"{FORECAST}.{variant}") for variant, label in SERIES.items()]
+    columns = [
+        Column("MSE under teacher forcing", "teacher_forced_mse", digits=4),
+        Column("free-running costs", "free_running_gap", digits=4),
+        Column("90 % intervals hold, %", "raw_coverage", 100, 1),
+        Column("calibrated, %", "coverage", 100, 1),
+        Column("steps with 90 % of the attention", "attention_span", digits=1, plain=True),
+        Column("of uniform attention", "attention_span_of_uniform_attention", digits=0, plain=True),
+        Column("of all", "attention_steps", digits=0, plain=True),
+        Column("mean distance back", "attention_distance", digits=1, plain=True),
+        Column(
+            "of uniform attention", "attention_distance_of_uniform_attention", digits=1, plain=True
+        ),
+    ]
+    return table_of(rows, columns, "series", "raw_coverage", floors_from=())
+
+
+TABLES = {
+    "tp5_attention": attention,
+    "tp5_attention_findings": partial(findings, ATTENTION),
+    "tp5_forecasts": partial(forecasts, "synthetic", "monthly"),
+    "tp5_etth1": partial(forecasts, *(f"etth1_{horizon}" for horizon in HORIZONS)),
+    "tp5_etth1_ot": partial(forecasts, "etth1_ot"),
+    "tp5_behaviour": behaviour,
+}
