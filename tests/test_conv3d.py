@@ -10,9 +10,21 @@ import pytest
 
 import labkit
 from labkit import tracking
+from labkit.comparison import compared
+from labkit.datasets import Part
 from tp4_unet_conv3d import conv3d_analysis, conv3d_cost, conv3d_models
-from tp4_unet_conv3d.conv3d_analysis import Config, score, to_input, turned
-from tp4_unet_conv3d.volumes import LEFT, RIGHT, SIZE, draw_scene, helices, render
+from tp4_unet_conv3d.conv3d_analysis import Config, score, targets, to_input, turned
+from tp4_unet_conv3d.conv3d_cost import Setting
+from tp4_unet_conv3d.volumes import (
+    LEFT,
+    RIGHT,
+    SIZE,
+    draw_scene,
+    helices,
+    mirrored_pairs,
+    render,
+    slices_figure,
+)
 
 SCRIPT = "tp4_unet_conv3d.conv3d_analysis"
 
@@ -78,22 +90,50 @@ def test_the_label_is_the_sense_of_the_turn():
         assert (winding(render(plain)) > 0) == (plain.handedness == RIGHT)
 
 
-def test_volumes_are_fixed_and_parts_differ():
+def test_volumes_are_fixed():
     few, more = helices(6, 4, 4), helices(9, 4, 4)
-    np.testing.assert_array_equal(few.x_train, more.x_train[:6])
+    np.testing.assert_array_equal(few.train.x, more.train.x[:6])
     assert few.source != more.source
     assert few.source.startswith("simulated:")
-    everything = np.concatenate([more.x_train, more.x_validation, more.x_test])
-    assert len(np.unique(everything.reshape(len(everything), -1), axis=0)) == 17
+
+
+@pytest.mark.parametrize("task", ["helix", "organ"])
+def test_no_volume_is_in_two_parts(task):
+    data = conv3d_analysis.load("sample", True, task)
+    every = np.concatenate([data.train.x, data.validation.x, data.test.x])
+    assert len(every) == len(np.unique(every.reshape(len(every), -1), axis=0))
+    for part in (data.train, data.validation, data.test):
+        assert len(part.x) == len(part.y)
+        assert set(part.y) <= set(range(len(data.classes)))
 
 
 def test_turns_keep_the_handedness():
-    volume = render(scene(1))[None]
-    seen = {turned(volume, np.random.default_rng(seed)).tobytes() for seed in range(60)}
+    volume, label = render(scene(1))[None], np.array([[1.0]])
+    turns = [turned(volume, label, np.random.default_rng(seed)) for seed in range(60)]
+    seen = {moved.tobytes() for moved, _ in turns}
+    assert all(np.array_equal(kept, label) for _, kept in turns)
     assert len(seen) == 8  # the turns that keep the depth axis
     assert to_input(volume).tobytes() in seen
     for axis in (1, 2, 3):
         assert to_input(np.flip(volume, axis)).tobytes() not in seen  # mirror images
+
+
+def test_targets_are_what_the_losses_take():
+    np.testing.assert_array_equal(targets(np.array([0, 1]), 2), [[0], [1]])
+    np.testing.assert_array_equal(targets(np.array([2, 0]), 3), [[0, 0, 1], [1, 0, 0]])
+
+
+def test_shown_are_helices_and_their_mirror_images():
+    shown = mirrored_pairs(("left", "right"))
+    assert [name.split(":")[0] for name in shown] == ["A", "A mirrored", "B", "B mirrored"]
+    volumes = list(shown.values())
+    for one, other in ((0, 1), (2, 3)):
+        assert [*shown][one].split()[-1] != [*shown][other].split()[-1]
+        np.testing.assert_array_equal(volumes[one], volumes[other][::-1])
+    figure = slices_figure(shown)
+    assert [axis.get_ylabel() for axis in figure.axes[:36:9]] == [*shown]
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), volumes[0][3])
+    assert figure.axes[0].get_title() == "slice 3"
 
 
 # --- The networks --------------------------------------------------------------------------------
@@ -142,7 +182,6 @@ def test_the_slice_models_cannot_tell_a_volume_from_its_mirror_image():
     assert np.abs(volumes(x) - volumes(x[:, ::-1])).max() > 1e-3
 
 
-@pytest.mark.slow
 def test_conv3d_learns_16_volumes_by_heart():
     labkit.prepare(0)
     x = np.stack([render(scene(seed))[8:20, 8:20, 8:20] for seed in range(16)])
@@ -150,7 +189,8 @@ def test_conv3d_learns_16_volumes_by_heart():
     model = conv3d_models.build_conv3d((12, 12, 12), filters_start=8)
     model.compile(keras.optimizers.Adam(0.003), "binary_crossentropy", jit_compile=False)
     model.fit(to_input(x), y, epochs=30, batch_size=16, verbose=0)
-    assert score(model, x, y[:, 0]) == {"loss": pytest.approx(0, abs=0.2), "accuracy": 1, "auc": 1}
+    found = score(model, Part(x, y[:, 0]))
+    assert found == {"loss": pytest.approx(0, abs=0.2), "accuracy": 1, "auc": 1}
 
 
 def test_activations_are_counted_by_hand():
@@ -162,9 +202,30 @@ def test_activations_are_counted_by_hand():
 # --- Cost ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "parameters"),
+    [
+        (Setting(kernel=5, filters=2, depth=8), 252 + 1_004 + 513),
+        (Setting("conv2plus1d", filters=2, depth=8), 20 + 14 + 76 + 52 + 513),
+    ],
+)
+def test_what_is_measured_is_the_network_of_the_setting(setting, parameters, monkeypatch):
+    stepped, train_on_batch = [], keras.Model.train_on_batch
+
+    def watched(model, x, *rest):
+        stepped.append((model.count_params(), x.shape))
+        return train_on_batch(model, x, *rest)
+
+    monkeypatch.setattr(keras.Model, "train_on_batch", watched)
+    found = conv3d_cost.measure(setting, repeats=2)
+    assert found["parameters"] == parameters
+    # After the tiny network's, two steps to warm up and two that are timed.
+    assert stepped[1:] == [(parameters, (8, setting.depth, 32, 32, 1))] * 4
+    assert found["step_ms"] > 0
+
+
 def test_a_step_is_measured_in_a_process_of_its_own():
-    found = conv3d_cost.measure_apart(conv3d_cost.Setting(filters=8), repeats=1)
+    found = conv3d_cost.measure_apart(Setting(filters=8), repeats=1)
     assert found["parameters"] == 224 + 3_472 + 8_193
     assert found["step_ms"] > 0
     assert found["activation_mb"] == pytest.approx(8 * 4 * 401_409 / 2**20)
@@ -172,7 +233,6 @@ def test_a_step_is_measured_in_a_process_of_its_own():
         assert found["peak_mb"] > found["activation_mb"] / 2
 
 
-@pytest.mark.slow
 def test_every_setting_is_measured_once_and_drawn():
     settings = conv3d_cost.every_setting()
     assert len(settings) == len(set(settings)) == 3 * 3 + 1 + 1
@@ -180,7 +240,9 @@ def test_every_setting_is_measured_once_and_drawn():
         vars(setting) | {"parameters": 1000, "activation_mb": 2.0, "peak_mb": 5.0, "step_ms": 7.0}
         for setting in settings
     ]
-    assert conv3d_cost.cost_table(rows).count("\n") == 2 + len(rows)
+    table = conv3d_cost.cost_table(rows).splitlines()
+    assert len(table) == 2 + len(rows)
+    assert table[2] == "| conv3d | 1 | 16 | 32 | 1,000 | 2.0 | 5 | 7 |"
     figure = conv3d_cost.cost_figure(rows)
     assert [len(axis.lines[0].get_xdata()) for axis in figure.axes] == [4] * 6
 
@@ -199,7 +261,6 @@ def smoked(tmp_path_factory):
         yield metrics, labkit.find_run(SCRIPT)
 
 
-@pytest.mark.slow
 def test_the_handouts_names_are_tracked(smoked, home, monkeypatch):
     metrics, run = smoked
     monkeypatch.setenv("LABKIT_HOME", str(run.folder.parents[2]))
@@ -207,8 +268,8 @@ def test_the_handouts_names_are_tracked(smoked, home, monkeypatch):
     runs = mlflow.search_runs(experiment_names=["3D_Volumetric_Analysis"])
     parent = runs[runs["tags.mlflow.runName"] == "Conv3D_Baseline"].iloc[0]
     children = runs[runs["tags.mlflow.parentRunId"] == parent["run_id"]]
-    names = {"conv3d-adam-crossentropy-s0", "slices-adam-crossentropy-s0"}
-    assert set(children["tags.mlflow.runName"]) == names
+    names = [f"{net}-adam-crossentropy-s{seed}" for net in ("conv3d", "slices") for seed in (0, 1)]
+    assert sorted(children["tags.mlflow.runName"]) == names
     assert set(runs["status"]) == {"FINISHED"}
     assert (parent["params.optimizer"], parent["params.filters_start"]) == ("adam", "16")
     assert parent["metrics.final_val_loss"] == metrics["conv3d/validation_loss"]
@@ -219,54 +280,25 @@ def test_the_handouts_names_are_tracked(smoked, home, monkeypatch):
     assert rebuilt.count_params() == 30_689
 
 
-@pytest.mark.slow
-def test_a_run_leaves_figures_report_and_comparison(smoked):
+def test_what_a_run_leaves(smoked):
     metrics, run = smoked
-    files = {path.name for path in run.folder.iterdir()}
-    assert {"examples.png", "curves.png", "report.md", "comparison.json"} <= files
-    assert all(isinstance(value, float) for value in metrics.values())
-    content = json.loads((run.folder / "comparison.json").read_text())
-    assert {"floor_majority", "floor_logistic_regression"} == set(content["floors"])
-    assert content["series"]["conv3d/parameters"] == [30_689]
-    assert "floor, majority" in (run.folder / "report.md").read_text()
+    assert {"examples.png", "curves.png"} <= {path.name for path in run.folder.iterdir()}
+    content = compared(run)
+    assert set(content["floors"]) == {"floor_majority", "floor_logistic_regression"}
+    assert content["series"]["conv3d/parameters"] == [30_689] * 2
+    losses = content["series"]["conv3d/validation_loss"]
+    assert metrics["final_val_loss"] == metrics["conv3d/validation_loss"] == np.mean(losses)
+    assert [row["filters"] for row in content["details"]["cost"]] == [2]
+    report = (run.folder / "report.md").read_text()
+    assert f"- floor, majority: {content['floors']['floor_majority']:.4f}" in report
+    accuracy = 100 * metrics["conv3d/test_accuracy"]
+    assert f"- conv3d: {accuracy:.1f} ±" in report
+    assert "| conv3d | 3 | 2 | 8 |" in report
 
 
-@pytest.mark.slow
-def test_a_finished_comparison_is_shown_again_not_repeated(smoked, home, monkeypatch, capsys):
-    metrics, run = smoked
-    monkeypatch.setenv("LABKIT_HOME", str(run.folder.parents[2]))
-    assert conv3d_analysis.main(["--smoke", "--resume"]) == metrics
-    assert "Nothing left to do" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_an_interrupted_comparison_goes_on_where_it_was(smoked, monkeypatch):
-    metrics, _ = smoked
-
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as context:
-        context.setattr(conv3d_analysis, "score", interrupted)
-        with pytest.raises(SystemExit, match="130"):
-            conv3d_analysis.main(["--smoke"])
-    trained, record_epoch = [], labkit.Run.record_epoch
-
-    def recorded(run, *rest):
-        trained.append(run.state["name"])
-        record_epoch(run, *rest)
-
-    monkeypatch.setattr(labkit.Run, "record_epoch", recorded)
-    resumed = conv3d_analysis.main(["--smoke", "--resume"])
-    assert trained == ["slices-adam-crossentropy-s0"]  # the other's only epoch was saved
-    for name, value in metrics.items():
-        if not name.endswith("seconds"):
-            assert resumed[name] == value, name
-
-
-@pytest.mark.slow
 def test_organs_have_an_eleven_class_network(monkeypatch):
     monkeypatch.setattr(conv3d_analysis, "NETWORKS", ("conv3d",))
+    monkeypatch.setattr(conv3d_analysis, "costs", lambda run, smoke: [])
     arguments = ["--task", "organ", "--data", "sample", "--smoke", "--filters-start", "2"]
     metrics = conv3d_analysis.main(arguments)
     assert 0 <= metrics["conv3d/test_auc"] <= 1
@@ -278,11 +310,22 @@ def test_the_area_under_the_curve_is_the_mean_over_classes():
         def predict(self, x, **options):
             return np.array([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.4, 0.5, 0.1], [0.1, 0.1, 0.8]])
 
-    found = score(Fixed(), np.zeros((4, 2, 2, 2), np.uint8), np.array([0, 1, 0, 2]))
+    found = score(Fixed(), Part(np.zeros((4, 2, 2, 2), np.uint8), np.array([0, 1, 0, 2])))
     # Class 0: of 2 x 2 pairs all ordered; class 1: 2 of 3; class 2: 3 of 3.
     assert found["auc"] == pytest.approx((1 + 2 / 3 + 1) / 3)
     assert found["accuracy"] == 0.75
     assert found["loss"] == pytest.approx(-np.log([0.7, 0.4, 0.4, 0.8]).mean())
+
+
+def test_one_sigmoid_is_the_probability_of_the_second_class():
+    class Fixed:
+        def predict(self, x, **options):
+            return np.array([[0.9], [0.6], [0.7], [0.2]])
+
+    found = score(Fixed(), Part(np.zeros((4, 2, 2, 2), np.uint8), np.array([1, 1, 0, 0])))
+    assert found["auc"] == 3 / 4  # of the 2 x 2 pairs one is in the wrong order
+    assert found["accuracy"] == 0.75
+    assert found["loss"] == pytest.approx(-np.log([0.9, 0.6, 0.3, 0.8]).mean())
 
 
 @pytest.mark.parametrize(
@@ -290,7 +333,9 @@ def test_the_area_under_the_curve_is_the_mean_over_classes():
     [
         (["--epochs", "0"], "--epochs must be 1 or more, got 0"),
         (["--filters-start", "0"], "--filters-start must be 1 or more, got 0"),
+        (["--seeds", "1"], "--seeds must be 2 or more, got 1"),
         (["--file", "a.npz"], "--file is for --task organ and nodule"),
+        (["--data", "real"], "--data real is for --task organ and nodule"),
     ],
 )
 def test_impossible_settings_are_one_message(arguments, message, capsys):

@@ -1,22 +1,22 @@
 """MedMNIST3D's files: read in the official layout, and refused with one message otherwise."""
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import labkit
 from tp4_unet_conv3d import medmnist3d
-from tp4_unet_conv3d.medmnist3d import ORIGINS, load_medmnist3d, read_medmnist3d
+from tp4_unet_conv3d.medmnist3d import LAYOUTS, ORIGINS, load_medmnist3d, read_parts
 
 COUNTS = {"train": 22, "val": 11, "test": 13}
 
 
 def official_arrays(task: str, edge: int = 28) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(7)
-    classes = len(ORIGINS[task].classes)
+    classes = len(LAYOUTS[task].classes)
     arrays = {}
     for part, count in COUNTS.items():
         arrays[f"{part}_images"] = rng.integers(0, 256, (count, edge, edge, edge), np.uint8)
@@ -29,13 +29,13 @@ def write(tmp_path, monkeypatch):
     """Write a small file in the official layout, and make its counts and MD5 the official ones."""
 
     def written(task: str, arrays: dict[str, np.ndarray], edge: int = 28) -> Path:
-        path = tmp_path / "data" / f"{task}mnist3d.npz"
+        path = tmp_path / "data" / ORIGINS[task].files[edge == 64]
         path.parent.mkdir(exist_ok=True)
         save = np.savez_compressed if edge == 28 else np.savez  # the official ones are compressed
         save(path, **arrays)
         md5 = {28: "0" * 32, 64: "0" * 32, edge: hashlib.md5(path.read_bytes()).hexdigest()}
-        origin = replace(ORIGINS[task], counts=COUNTS, md5=md5)
-        monkeypatch.setitem(medmnist3d.ORIGINS, task, origin)
+        layout = replace(LAYOUTS[task], counts=COUNTS, md5=md5)
+        monkeypatch.setitem(medmnist3d.LAYOUTS, task, layout)
         monkeypatch.setenv("LABKIT_DATA", str(path.parent))
         return path
 
@@ -50,8 +50,9 @@ def test_the_official_layout_is_read(task, edge, write):
     assert data.source == "real:" + hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     assert len(data.classes) == {"organ": 11, "nodule": 2}[task]
     for ours, theirs in (("train", "train"), ("validation", "val"), ("test", "test")):
-        np.testing.assert_array_equal(getattr(data, f"x_{ours}"), arrays[f"{theirs}_images"])
-        np.testing.assert_array_equal(getattr(data, f"y_{ours}"), arrays[f"{theirs}_labels"][:, 0])
+        part = getattr(data, ours)
+        np.testing.assert_array_equal(part.x, arrays[f"{theirs}_images"])
+        np.testing.assert_array_equal(part.y, arrays[f"{theirs}_labels"][:, 0])
 
 
 def test_a_given_file_is_read_wherever_it_is(write, tmp_path, monkeypatch):
@@ -104,7 +105,7 @@ def test_a_wrong_file_is_one_clear_error(damage, message, write, capsys):
         load_medmnist3d("nodule", "real")
     assert leaving.value.code == 2
     printed = capsys.readouterr().err
-    assert printed.startswith("error: NoduleMNIST3D can't be had: " + str(path))
+    assert f"error: --data real: NoduleMNIST3D can't be had. Tried:\n  - {path}: " in printed
     assert message in printed
     assert medmnist3d.PAGE in printed
 
@@ -113,10 +114,10 @@ def test_auto_warns_and_gives_a_sample(capsys):
     data = load_medmnist3d("organ", "auto")
     assert data.source == "sample"
     assert "LABKIT_DATA: not set" in capsys.readouterr().err
-    assert data.x_train.shape == (330, 28, 28, 28)
-    assert np.bincount(data.y_test).tolist() == [10] * 11
+    assert data.train.x.shape == (330, 28, 28, 28)
+    assert np.bincount(data.test.y).tolist() == [10] * 11
     again = load_medmnist3d("organ", "sample")
-    np.testing.assert_array_equal(data.x_test, again.x_test)
+    np.testing.assert_array_equal(data.test.x, again.test.x)
 
 
 def test_a_given_file_that_is_absent_is_an_error_even_with_auto(tmp_path, capsys):
@@ -126,20 +127,16 @@ def test_a_given_file_that_is_absent_is_an_error_even_with_auto(tmp_path, capsys
 
 
 def test_counts_are_the_published_ones():
-    assert ORIGINS["organ"].counts == {"train": 971, "val": 161, "test": 610}
-    assert ORIGINS["nodule"].counts == {"train": 1158, "val": 165, "test": 310}
+    assert LAYOUTS["organ"].counts == {"train": 971, "val": 161, "test": 610}
+    assert LAYOUTS["nodule"].counts == {"train": 1158, "val": 165, "test": 310}
 
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("task", ["organ", "nodule"])
 def test_the_real_file_is_the_published_one(task, real_data):
-    import os
-
-    path = Path(os.environ["LABKIT_DATA"]) / f"{task}mnist3d.npz"
-    if not path.exists():
-        pytest.skip(f"{path.name} is not below LABKIT_DATA")
-    try:
-        data = read_medmnist3d(path, ORIGINS[task])
-    except labkit.DataError as error:
-        pytest.fail(str(error))
-    assert data.x_train.shape[1:] == (28, 28, 28)
+    paths = [Path(os.environ["LABKIT_DATA"]) / name for name in ORIGINS[task].files]
+    found = [path for path in paths if path.exists()]
+    if not found:
+        pytest.skip(f"no {paths[0].name} below LABKIT_DATA")
+    parts, _ = read_parts(found[0], LAYOUTS[task])
+    assert parts[0].x.shape[2:] in [(28, 28), (64, 64)]

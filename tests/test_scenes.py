@@ -1,12 +1,15 @@
 """TP4's simulated cells: what the images promise, and that no threshold finds the cells."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from tp4_unet_conv3d import floors
-from tp4_unet_conv3d.metrics import overlap
+from labkit import Data
+from tp4_unet_conv3d import floors, segmentation
 from tp4_unet_conv3d.scenes import LEVELS, PARTS, SIZE, scenes, uneven_light
+from tp4_unet_conv3d.segmentation import SegmentationPart
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +79,17 @@ def test_light_is_uneven_within_its_bounds():
 
 
 def test_thresholds_fail_where_they_should_and_only_there(standard):
-    def floor_dice(parts):
-        validation = parts["validation"]
-        masks = floors.floor_masks(
-            parts["train"].masks,
-            (validation.images.astype(float), validation.masks, np.arange(len(validation.images))),
-            parts["test"].images.astype(float),
-        )
-        test = parts["test"].masks
-        return {name: np.nanmean(overlap(mask, test)[0]) for name, mask in masks.items()}
+    def floor_dice(drawn):
+        parts = {
+            part: SegmentationPart(
+                found.images[..., None].astype(np.float32),
+                found.instances,
+                np.arange(len(found.images)),
+            )
+            for part, found in drawn.items()
+        }
+        found, masks = segmentation.floors(Data("simulated:cells", **parts))
+        return {name: found[f"floor_{name}"] for name in masks}
 
     hard = floor_dice(standard)
     assert hard["all_background"] == 0

@@ -1,5 +1,7 @@
 """TP4's losses and metrics: hand-made masks, loops, closed forms, SciPy; and what misleads."""
 
+from __future__ import annotations
+
 import keras
 import numpy as np
 import pytest
@@ -340,7 +342,7 @@ def test_losses_are_rebuilt_from_their_configuration(name):
 
 
 def test_a_compiled_model_is_saved_and_loaded(tmp_path):
-    model = build_unet(2)
+    model = build_unet(2, depth=1)
     loss = losses.Tversky(false_weight=0.2, missed_weight=0.8)
     model.compile("adam", loss=loss, metrics=[metrics.Dice(0.4), metrics.IoU()])
     probabilities, truth = random_masks(4, 128, 5)

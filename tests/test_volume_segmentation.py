@@ -1,13 +1,18 @@
 """TP4's U-Nets of volumes: one sees depth, one doesn't; whole MRI volumes; masks that go along."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 
-from tp4_unet_conv3d import losses, metrics, mri
+import labkit
+from labkit import comparison, lgg
+from labkit.datasets import Data
+from tp4_unet_conv3d import losses, metrics, volume_segmentation
 from tp4_unet_conv3d.augmentation import mirror
 from tp4_unet_conv3d.models import build_unet, build_volume_unet
-from tp4_unet_conv3d.volume_segmentation import Volumes, conclusions, load
+from tp4_unet_conv3d.volume_segmentation import NETWORKS, Volumes, conclusions, load
 from tp4_unet_conv3d.volumes import TUBE_EDGE, draw_scene, tube, tubes
 
 
@@ -50,16 +55,6 @@ def test_losses_and_metrics_take_a_volume_as_one_image():
     metric = metrics.Dice(threshold=None)
     metric.update_state(truth, predicted)
     assert float(metric.result()) == pytest.approx(np.mean(2 * both / sizes), rel=1e-5)
-
-
-def test_slices_of_a_volume_are_scored_together():
-    masks = np.zeros((2, 3, 4, 4), bool)
-    masks[0, 0, :2], masks[1, 2, 0, 0] = True, True
-    part = Volumes(random_volumes(2, 3, 4, 4, 1), masks).slices()
-    predicted = part.masks.copy()
-    predicted[0, 0] = False  # half of the first volume's 8 voxels
-    dice, _ = metrics.overlap(predicted, part.masks, part.groups)
-    np.testing.assert_allclose(dice, [2 * 4 / 12, 1])
 
 
 def test_masks_are_mirrored_with_their_volumes():
@@ -106,8 +101,8 @@ def write_volumes(path, train=8, test=2, width=96, shared=False):
 
 def test_volumes_are_split_by_patient(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
-    write_volumes(tmp_path / mri.VOLUMES)
-    parts, source = mri.load_volumes()
+    write_volumes(tmp_path / lgg.ORIGINS["volumes"].files[0])
+    parts, source = lgg.load_volumes()
     assert source.startswith("real:")
     assert [len(volumes) for volumes, _ in parts.values()] == [6, 2, 2]
     every = np.concatenate([volumes for volumes, _ in parts.values()])
@@ -122,14 +117,14 @@ def test_volumes_are_split_by_patient(tmp_path, monkeypatch):
 @pytest.mark.parametrize("fault", ["absent", "truncated", "width", "shared", "few"])
 def test_volumes_that_cannot_be_had_are_named(fault, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LABKIT_DATA", str(tmp_path))
-    path = tmp_path / mri.VOLUMES
+    path = tmp_path / lgg.ORIGINS["volumes"].files[0]
     if fault != "absent":
         train, width = 1 if fault == "few" else 8, 80 if fault == "width" else 96
         write_volumes(path, train, width=width, shared=fault == "shared")
     if fault == "truncated":
         path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(SystemExit) as stopped:
-        mri.load_volumes()
+        lgg.load_volumes()
     assert stopped.value.code == 2
     assert str(path) in capsys.readouterr().err
 
@@ -137,29 +132,99 @@ def test_volumes_that_cannot_be_had_are_named(fault, tmp_path, monkeypatch, caps
 def test_resampling():
     volume = np.repeat(np.arange(63, dtype=np.uint8)[:, None, None], 4, axis=1).repeat(4, axis=2)
     mask = volume > 40
-    values, moved = mri.resample(volume, mask)
+    values, moved = lgg.resample(volume, mask)
     assert values.shape == (32, 4, 4, 1)
     np.testing.assert_allclose(
         np.diff(values[:, 0, 0, 0]), np.diff(values[:2, 0, 0, 0])[0], atol=1e-5
     )
     np.testing.assert_array_equal(moved[:, 0, 0], 2 * np.arange(32) > 40)
-    same, _ = mri.resample(volume[:32], mask[:32])
-    np.testing.assert_allclose(same, mri.normalise(volume[:32])[..., None], atol=1e-5)
+    same, _ = lgg.resample(volume[:32], mask[:32])
+    np.testing.assert_allclose(same, lgg.normalise(volume[:32])[..., None], atol=1e-5)
+
+
+# --- The script ----------------------------------------------------------------------------------
+
+
+def one_neuron(shape, width, depth):
+    """A network that shows brightness: its probabilities are 0.02 at -1, 0.5 at 0, 0.98 at 1."""
+    inputs = keras.Input((*shape, 1))
+    outputs = keras.layers.Conv3D(1, 1, kernel_initializer=keras.initializers.Constant(4.0))(inputs)
+    return keras.Model(inputs, keras.ops.sigmoid(outputs))
+
+
+def blocks(edges: list[int], background: float) -> Volumes:
+    """Volumes of 8x16x16: in slice 2 a square of each of `edges`, in slice 5 one of 2x2."""
+    masks = np.zeros((len(edges), 8, 16, 16), bool)
+    for mask, edge in zip(masks, edges, strict=True):
+        mask[2, :edge, :edge] = mask[5, 8:10, 8:10] = True
+    return Volumes(np.where(masks, 1, background)[..., None].astype(np.float32), masks)
+
+
+@pytest.fixture(scope="module")
+def on_blocks(tmp_path_factory):
+    """A smoke run with `one_neuron` on blocks: those of the test part have a brighter ground."""
+    parts = blocks([3, 5, 4, 6], -1), blocks([4, 9], -1), blocks([3, 12], 0)
+    data = Data("simulated:blocks", *parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_HOME", str(tmp_path_factory.mktemp("volumes")))
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setattr(volume_segmentation, "load", lambda choice, smoke: data)
+        patch.setattr(volume_segmentation, "build_volume_unet", one_neuron)
+        found = volume_segmentation.main(["--smoke"])
+        yield found, data, labkit.find_run("tp4_unet_conv3d.volume_segmentation")
+
+
+def test_the_threshold_is_of_validation_and_volumes_are_scored_whole(on_blocks):
+    """At the lowest threshold validation is perfect, and on test everything is predicted."""
+    found, data, _ = on_blocks
+    sizes = np.array([9 + 4, 144 + 4])
+    np.testing.assert_array_equal(data.test.y.sum(axis=(1, 2, 3)), sizes)
+    for network in NETWORKS:
+        assert found[f"{network}/threshold"] == metrics.THRESHOLDS[0]
+        assert found[f"{network}/validation_dice"] == pytest.approx(1)
+        assert found[f"{network}/dice"] == pytest.approx(np.mean(2 * sizes / (sizes + 8 * 256)))
+        assert found[f"{network}/iou"] == pytest.approx(np.mean(sizes / (8 * 256)))
+        assert found[f"{network}/empty_slices"] == 2 * 6
+        assert found[f"{network}/empty_slices_kept_empty"] == 0
+        assert found[f"{network}/epochs_to_dice_0.8"] == 1
+        assert found[f"{network}/gigaflop_per_volume"] == pytest.approx(2 * 8 * 256 / 1e9)
+
+
+def test_what_a_run_leaves(on_blocks):
+    found, data, run = on_blocks
+    content = comparison.compared(run)
+    assert content["seeds"] == [0, 1]
+    assert content["details"] == {"epochs": 2}
+    assert len(content["series"]["slices/dice"]) == 2
+    assert {name for name in content["floors"] if "iou" not in name} == {
+        "floor_all_background", "floor_constant_mask", "floor_threshold", "floor_otsu",
+        "floor_local_contrast",
+    }  # fmt: skip
+    assert "threshold_floor_threshold" in found
+    assert (run.folder / "curves.png").exists()
+    for folder in content["folders"].values():  # everything is predicted in all of the volumes
+        packed = np.load(run.folder.parents[1] / folder / "answers.npy")
+        assert np.unpackbits(packed, count=data.test.y.size).all()
+    report = (run.folder / "report.md").read_text()
+    assert "- slices: 2 of 2 trainings reach validation Dice 0.8, after 1.0 epochs" in report
+    assert f"- floor, threshold: {content['floors']['floor_threshold']:.4f}" in report
 
 
 # --- What is concluded ---------------------------------------------------------------------------
 
 
-def outcome(network, dice, seconds, **more):
-    metrics = {"dice": dice, "train_seconds": seconds, **more}
-    return {"network": network, "metrics": metrics}
+def outcome(network, seed, dice, seconds, **more):
+    found = {"dice": dice, "train_seconds": seconds, **more}
+    return comparison.Outcome(
+        comparison.Trial(configuration=network, seed=seed), found, {}, "", None
+    )
 
 
 def test_conclusions_follow_from_the_figures():
     reached = {"epochs_to_dice_0.8": 4.0, "seconds_to_dice_0.8": 40.0}
     outcomes = [
-        outcome("slices", 0.7, 10), outcome("slices", 0.72, 10),
-        outcome("volumes", 0.9, 30, **reached), outcome("volumes", 0.8, 30),
+        outcome("slices", 0, 0.7, 10), outcome("slices", 1, 0.72, 10),
+        outcome("volumes", 0, 0.9, 30, **reached), outcome("volumes", 1, 0.8, 30),
     ]  # fmt: skip
     found = conclusions(outcomes)
     assert "0.850 ± 0.071 (n = 2) with 3x3x3" in found[0]
@@ -168,13 +233,15 @@ def test_conclusions_follow_from_the_figures():
     assert "1 of 2" in found[2]
     assert "4.0 epochs and 40 s" in found[2]
     assert "3.0 ± 0.0 (n = 2) times" in found[3]
-    outcomes[0]["metrics"]["dice"] = 0.85
+    outcomes[0].metrics["dice"] = 0.85
     assert "overlap" in conclusions(outcomes)[0]
 
 
-def test_simulated_parts_are_the_same_at_every_call():
-    first, source = load("sample", smoke=True)
+def test_simulated_parts_are_the_same_at_every_call_and_share_no_volume():
+    first = load("sample", smoke=True)
     load.cache_clear()
-    again, _ = load("sample", smoke=True)
-    assert source == "simulated:tubes"
-    np.testing.assert_array_equal(first["test"].inputs, again["test"].inputs)
+    again = load("sample", smoke=True)
+    assert first.source == "simulated:tubes"
+    np.testing.assert_array_equal(first.test.x, again.test.x)
+    for one, other in itertools.combinations((first.train, first.validation, first.test), 2):
+        assert not any((volume == each).all() for volume in one.x for each in other.x)

@@ -1,7 +1,7 @@
-"""Examine the trained networks of a comparison: the same test figures, and where they differ.
+"""On which test images do the trained networks of a comparison differ?
 
-    python tp2_improvement/evaluate.py --comparison optimizers           # the last one made
-    python tp2_improvement/evaluate.py --comparison batchnorm --run ID   # run id or folder name
+    python tp2_improvement/evaluate.py             # the last of the four comparisons
+    python tp2_improvement/evaluate.py --run ID    # run id or folder name
 
 Of each configuration the first seed's network is kept; it is loaded and tested again, without
 training. Two networks of equal accuracy may err on different images: the picture counts on how many
@@ -15,36 +15,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from json import loads
-from typing import Literal
 
 import numpy as np
 
 import labkit
-from labkit import figures
+from labkit import comparison, figures
 from labkit.arguments import fail
-from labkit.results import accuracy_interval
-from tp1_mnist_api.train_model import to_input
-from tp2_improvement.comparison import load_images
-from tp2_improvement.evidence import holm
+from labkit.evidence import holm
+from labkit.results import accuracy_interval, markdown_table
+from tp1_mnist_api.digits import to_input
+from tp2_improvement.training import load
 
 keras = labkit.lazy("keras")
 stats = labkit.lazy("scipy.stats")
 
-SCRIPTS = {
-    "bias_variance": "tp2_ex1_bias_variance",
-    "regularization": "tp2_ex2_regularization",
-    "optimizers": "tp2_ex3_optimizers",
-    "batchnorm": "tp2_ex4_batchnorm",
-}
+EXAMINES = (
+    "tp2_improvement.tp2_ex1_bias_variance",
+    "tp2_improvement.tp2_ex2_regularization",
+    "tp2_improvement.tp2_ex3_optimizers",
+    "tp2_improvement.tp2_ex4_batchnorm",
+)
 
 
 @dataclass(frozen=True)
 class Config:
     """Settings of one evaluation."""
 
-    comparison: Literal["bias_variance", "regularization", "optimizers", "batchnorm"] = "optimizers"
-    """Which exercise's networks."""
     run: str = "latest"
     """The comparison to examine: latest, the beginning of an MLflow run id, or a folder name."""
     data: labkit.DataChoice = "auto"
@@ -82,56 +78,53 @@ def disagreement_figure(right: dict[str, np.ndarray]) -> figures.Figure:
     return figure
 
 
+def report(right: dict[str, np.ndarray], content: dict) -> str:
+    """The accuracies beside those of the comparison, its `content`, and who can be told apart."""
+    rows = []
+    for configuration, correct in right.items():
+        low, high = accuracy_interval(int(correct.sum()), len(correct))
+        stored = content["series"][f"{configuration}/test_accuracy"][0]
+        figures = (f"{100 * correct.mean():.2f}", f"{100 * low:.2f} to {100 * high:.2f}")
+        rows.append([configuration, *figures, f"{100 * stored:.2f}"])
+    header = ["configuration", "test %", "95 % interval over images", "in the comparison"]
+    pairs = list(combinations(right, 2))
+    adjusted = holm([mcnemar(right[first], right[second]) for first, second in pairs])
+    apart = [
+        f"- {first} and {second}: McNemar's adjusted p = {p:.3g}\n"
+        for (first, second), p in zip(pairs, adjusted, strict=True)
+        if p < 0.05
+    ]
+    return (
+        f"{markdown_table(header, rows)}\nSingle networks, seed {content['seeds'][0]}, "
+        f"{len(correct)} test images; floor, majority: "
+        f"{100 * content['floors']['floor_majority']:.2f} %.\n"
+        f"Told apart on the same images (Holm over {len(pairs)} pairs, 5 %):\n"
+        + ("".join(apart) or "- no two of these networks can be told apart\n")
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Evaluate, print and log; return the test accuracies."""
     config = labkit.parse(Config, argv)
-    compared = labkit.find_run(f"tp2_improvement.{SCRIPTS[config.comparison]}", config.run)
-    content = loads((compared.folder / "comparison.json").read_text())
-    images = load_images(config.data, config.smoke or compared.config["smoke"])
-    if images.source != compared.state["data_source"]:
-        print(f"note: trained on {compared.state['data_source']}, examined on {images.source}")
-    x_test, labels = to_input(images.x_test), images.y_test
+    trained = labkit.find_run(EXAMINES, config.run)
+    content = comparison.compared(trained)
+    data = load(config.data, config.smoke or trained.config["smoke"], "stratified")
     labkit.prepare(config.seed)
-
-    name, parent = compared.state["name"], compared.state["run_id"] or ""
-    with labkit.start_run(__file__, config, images.source, name, parent) as run:
+    with labkit.examination(__file__, config, trained, data.source) as run:
         right = {}
         for configuration, folder in content["folders"].items():
-            path = compared.folder.parents[1] / folder / "model.keras"
-            if not path.exists():
-                fail(f"{path} is missing: run the comparison again")
-            probabilities = keras.saving.load_model(path).predict(x_test, 500, verbose=0)
-            right[configuration] = probabilities.argmax(axis=1) == labels
-
-        lines = ["| configuration | test % | 95 % interval over images | in the comparison |"]
-        lines.append("| --- | --- | --- | --- |")
-        for configuration, correct in right.items():
-            low, high = accuracy_interval(int(correct.sum()), len(correct))
-            stored = content["series"][f"{configuration}/test_accuracy"][0]
-            lines.append(
-                f"| {configuration} | {100 * correct.mean():.2f} | "
-                f"{100 * low:.2f} to {100 * high:.2f} | {100 * stored:.2f} |"
-            )
-        pairs = list(combinations(right, 2))
-        adjusted = holm([mcnemar(right[first], right[second]) for first, second in pairs])
-        apart = [
-            f"- {first} and {second}: McNemar's adjusted p = {p:.3g}"
-            for (first, second), p in zip(pairs, adjusted, strict=True)
-            if p < 0.05
-        ]
-        found = "\n".join(apart) or "- no two of these networks can be told apart"
-        text = (
-            "\n".join(lines)
-            + f"\n\nSingle networks, seed {content['seeds'][0]}, {len(labels)} test images "
-            f"({images.source}); floor, majority: "
-            f"{100 * content['floors']['floor_majority']:.2f} %.\n"
-            f"Told apart on the same images (Holm over {len(pairs)} pairs, 5 %):\n{found}\n"
-        )
-        print(f"\n{text}")
-        run.save_text("report.md", f"# {name}, examined\n\n{text}")
-        run.save_figure("disagreement", disagreement_figure(right))
-        metrics = {f"{key}/test_accuracy": float(np.mean(value)) for key, value in right.items()}
+            file = trained.folder.parents[1] / folder / "model.keras"
+            if not file.exists():
+                fail(f"{file} is missing: run the comparison again")
+            model = keras.saving.load_model(file)
+            probabilities = model.predict(to_input(data.test.x), 500, verbose=0)  # (n, 10)
+            right[configuration] = probabilities.argmax(axis=1) == data.test.y
+        metrics = {f"{name}/test_accuracy": float(np.mean(row)) for name, row in right.items()}
         run.log_metrics(metrics)
+        text = report(right, content)
+        print(f"\n{text}")
+        run.save_report(f"{trained.state['name']}, examined", text)
+        run.save_figure("disagreement", disagreement_figure(right))
     return metrics
 
 

@@ -23,22 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 
 import labkit
-from labkit import figures
+from labkit import comparison, figures
+from labkit.evidence import mean_interval, percent, values
+from tp1_mnist_api.digits import floors, to_input
 from tp1_mnist_api.models import build_dense
-from tp2_improvement.comparison import (
-    BATCH_SIZE,
-    STEPS_PER_EXECUTION,
-    Settings,
-    Split,
-    Trial,
-    common,
-    conclude,
-    measure_floors,
-    run_trials,
-    show_again,
-    watch,
-)
-from tp2_improvement.evidence import mean_interval, percent, values
+from tp2_improvement.training import BATCH_SIZE, FASTER, Settings, Trial, load, measure, watch
 
 keras = labkit.lazy("keras")
 
@@ -48,6 +37,13 @@ SIZES = (500, 1000, 2000, 5000, 10000, 20000)
 """Numbers of training images; all 54,000 come on top."""
 FEW = 1000
 """Training images of the case that has too few."""
+
+COLUMNS = {
+    "train_accuracy": "training %",
+    "validation_accuracy": "validation %",
+    "logged_train_accuracy": "training % as printed",
+    "validation_cross_entropy": "validation loss",
+}
 
 
 @dataclass(frozen=True)
@@ -72,8 +68,8 @@ def build_linear() -> keras.Model:
     return keras.Model(inputs, outputs, name="linear")
 
 
-def train(trial: DiagnosisTrial, split: Split, run: labkit.Run) -> keras.Model:
-    """Train with Adam at its defaults, the hand-out's choice.
+def study(trial: DiagnosisTrial, data: labkit.Data, run: labkit.Run) -> dict[str, float]:
+    """Train with Adam at its defaults, the hand-out's choice; return the final metrics.
 
     With few images each is shown more often: all trainings make the same number of steps, so that
     they differ in what they see and not in how long they learn.
@@ -84,18 +80,17 @@ def train(trial: DiagnosisTrial, split: Split, run: labkit.Run) -> keras.Model:
         keras.optimizers.Adam(),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],  # Keras' running mean under dropout, to show how it misleads
-        steps_per_execution=STEPS_PER_EXECUTION,
-        jit_compile=False,
+        **FASTER,
     )
     # The same images for every seed; smaller sets lie within larger ones.
-    order = np.random.default_rng(0).permutation(len(split.x_train))[: trial.images]
-    shown = np.resize(order, len(split.x_train))
+    order = np.random.default_rng(0).permutation(len(data.train))[: trial.images]
+    shown = np.resize(order, len(data.train))
     model.fit(
-        split.x_train[shown], split.y_train[shown],
+        to_input(data.train.x[shown]), data.train.y[shown],
         batch_size=BATCH_SIZE, epochs=trial.epochs, verbose=0,
-        callbacks=[watch(run, model, split, seen=order)],
+        callbacks=[watch(run, model, data, seen=order)],
     )  # fmt: skip
-    return model
+    return measure(trial, model, data, run)
 
 
 def verdict(train_accuracy: Sequence[float], validation_accuracy: Sequence[float]) -> str:
@@ -112,11 +107,9 @@ def verdict(train_accuracy: Sequence[float], validation_accuracy: Sequence[float
     return " and ".join(found) or "neither"
 
 
-def epochs_figure(outcomes: list[dict]) -> figures.Figure:
+def epochs_figure(outcomes: list[comparison.Outcome]) -> figures.Figure:
     """The hand-out's network against epochs: loss, and error measured in two ways."""
     figure, (left, right) = figures.subplots(1, 2, size=(11, 4.2))
-    histories = [outcome["history"] for outcome in outcomes]
-
     lines = [
         (left, "train_cross_entropy", "training"),
         (left, "validation_cross_entropy", "validation"),
@@ -125,7 +118,7 @@ def epochs_figure(outcomes: list[dict]) -> figures.Figure:
         (right, "logged_train_accuracy", "training, as fit() prints it"),
     ]
     for axis, metric, label in lines:
-        sample = np.array([history[metric] for history in histories])
+        sample = np.array([outcome.history[metric] for outcome in outcomes])
         if "accuracy" in metric:
             sample = 100 * (1 - sample)
         epochs = np.arange(1, sample.shape[1] + 1)
@@ -140,22 +133,17 @@ def epochs_figure(outcomes: list[dict]) -> figures.Figure:
     return figure
 
 
-def sizes_figure(outcomes: list[dict]) -> figures.Figure:
-    """Training and validation error against the number of training images."""
+def sizes_figure(outcomes: list[comparison.Outcome], everything: int) -> figures.Figure:
+    """Error against the number of training images, which is `everything` where none is given."""
     figure, axis = figures.subplots(size=(6.5, 4.4))
-
-    def size_of(outcome: dict) -> int:
-        return outcome["trial"]["images"] or outcome["train_images"]
-
-    sizes = sorted({size_of(outcome) for outcome in outcomes})
+    by_size: dict[int, list[comparison.Outcome]] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.trial.images or everything):
+        by_size.setdefault(outcome.trial.images or everything, []).append(outcome)
     for metric, label in (("train_accuracy", "training"), ("validation_accuracy", "validation")):
-        sample = [
-            [100 - 100 * o["metrics"][metric] for o in outcomes if size_of(o) == size]
-            for size in sizes
-        ]
+        sample = [[100 - 100 * o.metrics[metric] for o in group] for group in by_size.values()]
         intervals = np.array([mean_interval(errors) for errors in sample])
-        axis.plot(sizes, np.mean(sample, axis=1), marker="o", label=label)
-        axis.fill_between(sizes, intervals[:, 0], intervals[:, 1], alpha=0.2)
+        axis.plot(list(by_size), np.mean(sample, axis=1), marker="o", label=label)
+        axis.fill_between(list(by_size), intervals[:, 0], intervals[:, 1], alpha=0.2)
     axis.axhline(100 * THRESHOLD, color="0.5", linewidth=1, linestyle="--")
     axis.set(xscale="log", xlabel="training images", ylabel="error (%)", ylim=(0, None))
     axis.set(title="Same steps, more images: the gap closes (95 % intervals)")
@@ -163,7 +151,7 @@ def sizes_figure(outcomes: list[dict]) -> figures.Figure:
     return figure
 
 
-def conclusions(outcomes: list[dict]) -> list[str]:
+def conclusions(outcomes: list[comparison.Outcome]) -> list[str]:
     """A verdict on each configuration, with the figures that it follows from."""
     found = []
     validation = values(outcomes, "validation_accuracy")
@@ -188,56 +176,39 @@ def conclusions(outcomes: list[dict]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Train the cases and the sizes, apply the rule; return the mean of every metric."""
     config = labkit.parse(Config, argv)
-    source = labkit.load_mnist(config.data).source
+    data = load(config.data, config.smoke, "stratified")
     sizes, few = ((100, 200), 100) if config.smoke else (SIZES, FEW)
-    settings = common(config)
-    longer = 3 * settings["epochs"]
-    cases = {
-        "handout": {"split": "last"},
-        "handout_longer": {"split": "last", "epochs": longer},
-        "handout_stratified": {},
-        "too_simple": {"network": "linear"},
-        "too_few_images": {"images": few},
-    }
-    with labkit.start_run(__file__, config, source, "dense-adam-crossentropy") as run:
+    cases = [
+        {"configuration": "handout", "split": "last"},
+        {"configuration": "handout_longer", "split": "last", "epochs": 3 * config.length},
+        {"configuration": "handout_stratified"},
+        {"configuration": "too_simple", "network": "linear"},
+        {"configuration": "too_few_images", "images": few},
+    ]
+    others = [{"configuration": f"images_{n}", "images": n} for n in sizes if n != few]
+    with labkit.start_run(__file__, config, data.source, "dense-adam-crossentropy") as run:
         if run.is_finished:
-            return show_again(run)
-
-        def trials(configurations: dict[str, dict], purpose: str) -> list[DiagnosisTrial]:
-            return [
-                DiagnosisTrial(
-                    configuration=name, purpose=purpose, seed=seed, **{**settings, **changes}
-                )
-                for name, changes in configurations.items()
-                for seed in config.all_seeds
-            ]
-
-        outcomes = run_trials(run, __file__, train, config, trials(cases, "report"), "cases")
-        others = {f"images_{n}": {"images": n} for n in sizes if n != few}
-        by_size = run_trials(
-            run, __file__, train, config, trials(others, "choose"), "numbers of images"
+            return comparison.show_again(run)
+        train = config.trainer(run, __file__, study, load)
+        outcomes = train(config.trials(DiagnosisTrial, cases), label="cases")
+        by_size = train(
+            config.trials(DiagnosisTrial, others, "choose", config.all_seeds),  # no need to test
+            label="numbers of images",
         )
-        run.save_figure(
-            "against_epochs",
-            epochs_figure([o for o in outcomes if o["trial"]["configuration"] == "handout_longer"]),
-        )
-        stratified = [
-            outcome for outcome in outcomes
-            if outcome["trial"]["configuration"] in ("handout_stratified", "too_few_images")
-        ]  # fmt: skip
-        run.save_figure("against_images", sizes_figure(by_size + stratified))
-        return conclude(
+        by_case = {
+            case["configuration"]: [o for o in outcomes if o.configuration == case["configuration"]]
+            for case in cases
+        }
+        run.save_figure("against_epochs", epochs_figure(by_case["handout_longer"]))
+        by_size_and_case = by_size + by_case["handout_stratified"] + by_case["too_few_images"]
+        run.save_figure("against_images", sizes_figure(by_size_and_case, len(data.train)))
+        return comparison.conclude(
             run,
             "Bias or variance? The hand-out's network on MNIST",
             outcomes + by_size,
-            {
-                "train_accuracy": "training %",
-                "validation_accuracy": "validation %",
-                "logged_train_accuracy": "training % as printed",
-                "validation_cross_entropy": "validation loss",
-            },
+            COLUMNS,
             conclusions(outcomes),
-            measure_floors(config),
+            floors(data),
             {"rule_points": 100 * THRESHOLD},
         )
 

@@ -25,23 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import labkit
-from labkit import figures
-from tp2_improvement.comparison import (
-    BATCH_SIZE,
-    STEPS_PER_EXECUTION,
-    SWEEP_SEED,
-    Settings,
-    Split,
-    Trial,
-    choose,
-    common,
-    conclude,
-    measure_floors,
-    run_trials,
-    show_again,
-    watch,
-)
-from tp2_improvement.evidence import (
+from labkit import comparison, figures
+from labkit.evidence import (
     compare_pairs,
     curves_figure,
     difference_in_words,
@@ -49,6 +34,8 @@ from tp2_improvement.evidence import (
     percent,
     values,
 )
+from tp1_mnist_api.digits import floors, to_input
+from tp2_improvement.training import BATCH_SIZE, FASTER, Settings, Trial, load, measure, watch
 
 keras = labkit.lazy("keras")
 
@@ -65,6 +52,13 @@ METHODS: dict[str, list[dict[str, float]]] = {  # three strengths each
 HANDOUT = {
     "handout_none": {},
     "handout_l2_two_dropouts": {"l2": 1e-3, "dropout": 0.2, "input_dropout": 0.2},
+}
+
+COLUMNS = {
+    "train_accuracy": "training %",
+    "validation_accuracy": "validation %",
+    "test_accuracy": "test %",
+    "validation_cross_entropy": "validation loss",
 }
 
 
@@ -100,28 +94,23 @@ def build(trial: RegularizerTrial) -> keras.Model:
     return keras.Model(inputs, outputs, name="dense_regularized")
 
 
-def train(trial: RegularizerTrial, split: Split, run: labkit.Run) -> keras.Model:
-    """Train with Adam at its defaults; AdamW is the same with decoupled decay."""
+def study(trial: RegularizerTrial, data: labkit.Data, run: labkit.Run) -> dict[str, float]:
+    """Train with Adam at its defaults, AdamW with decoupled decay; return the final metrics."""
     labkit.prepare(trial.seed)
     model = build(trial)
     optimizer = keras.optimizers.Adam()
     if trial.weight_decay:
         optimizer = keras.optimizers.AdamW(weight_decay=trial.weight_decay)
         optimizer.exclude_from_weight_decay(var_names=["bias"])
-    model.compile(
-        optimizer,
-        loss="sparse_categorical_crossentropy",
-        steps_per_execution=STEPS_PER_EXECUTION,
-        jit_compile=False,
-    )
+    model.compile(optimizer, loss="sparse_categorical_crossentropy", **FASTER)
     model.fit(
-        split.x_train, split.y_train,
-        batch_size=BATCH_SIZE, epochs=trial.epochs, callbacks=[watch(run, model, split)], verbose=0,
+        to_input(data.train.x), data.train.y, batch_size=BATCH_SIZE, epochs=trial.epochs,
+        callbacks=[watch(run, model, data)], verbose=0,
     )  # fmt: skip
-    return model
+    return measure(trial, model, data, run)
 
 
-def gaps(outcomes: list[dict]) -> dict[str, list[float]]:
+def gaps(outcomes: list[comparison.Outcome]) -> dict[str, list[float]]:
     """Training minus validation accuracy of each configuration, one a seed."""
     validation = values(outcomes, "validation_accuracy")
     return {
@@ -130,7 +119,7 @@ def gaps(outcomes: list[dict]) -> dict[str, list[float]]:
     }
 
 
-def gap_figure(outcomes: list[dict]) -> figures.Figure:
+def gap_figure(outcomes: list[comparison.Outcome]) -> figures.Figure:
     """Validation accuracy against the gap, with 95 % intervals: up is better, left is closed."""
     figure, axis = figures.subplots(size=(7, 4.8))
     gap = gaps(outcomes)
@@ -148,11 +137,34 @@ def gap_figure(outcomes: list[dict]) -> figures.Figure:
     return figure
 
 
-def conclusions(final: list[dict], handout: list[dict], chosen: dict[str, dict]) -> list[str]:
-    """Of each method: did validation improve, did the gap close?"""
+def draw(
+    run: labkit.Run, final: list[comparison.Outcome], handout: list[comparison.Outcome]
+) -> None:
+    """Save the three figures."""
+    panels = {
+        "train_cross_entropy": "training loss (cross-entropy)",
+        "validation_cross_entropy": "validation loss (cross-entropy)",
+        "validation_accuracy": "validation accuracy",
+    }
+    run.save_figure("curves", curves_figure(final, panels))
+    run.save_figure("curves_handout", curves_figure(handout, panels))
+    run.save_figure("gap", gap_figure(final))
+
+
+def strengths_of(trial: RegularizerTrial) -> dict[str, float]:
+    """The parts of the regularisation that are switched on."""
     names = ("l2", "dropout", "input_dropout", "weight_decay")
+    return {name: getattr(trial, name) for name in names if getattr(trial, name)}
+
+
+def conclusions(
+    final: list[comparison.Outcome],
+    handout: list[comparison.Outcome],
+    chosen: dict[str, RegularizerTrial],
+) -> list[str]:
+    """Of each method: did validation improve, did the gap close?"""
     strengths = [
-        f"{method} (" + ", ".join(f"{name} {trial[name]:g}" for name in names if trial[name]) + ")"
+        f"{method} ({', '.join(f'{n} {value:g}' for n, value in strengths_of(trial).items())})"
         for method, trial in chosen.items()
         if method != "none"
     ]
@@ -169,56 +181,33 @@ def conclusions(final: list[dict], handout: list[dict], chosen: dict[str, dict])
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Sweep, compare, conclude; return the mean of every metric."""
     config = labkit.parse(Config, argv)
-    source = labkit.load_mnist(config.data).source
+    data = load(config.data, config.smoke, "stratified")
     methods = {name: METHODS[name] for name in ("none", "l2")} if config.smoke else METHODS
-    with labkit.start_run(__file__, config, source, "dense-adam-regularized") as run:
+    with labkit.start_run(__file__, config, data.source, "dense-adam-regularized") as run:
         if run.is_finished:
-            return show_again(run)
-
-        handout = run_trials(run, __file__, train, config, [
-            RegularizerTrial(
-                configuration=name, purpose="report", seed=seed,
-                **common(config, split="last"), **strength,
-            )
-            for name, strength in HANDOUT.items() for seed in config.all_seeds
-        ], "hand-out's setting")  # fmt: skip
-
-        sweep = run_trials(run, __file__, train, config, [
-            RegularizerTrial(
-                configuration=name, purpose="choose", seed=SWEEP_SEED, **common(config), **strength
-            )
-            for name in methods for strength in methods[name]
-        ], "strengths")  # fmt: skip
-        chosen = choose(sweep)
-
-        final = run_trials(run, __file__, train, config, [
-            RegularizerTrial(**{**trial, "purpose": "report", "seed": seed})
-            for trial in chosen.values() for seed in config.all_seeds
-        ], "chosen strengths")  # fmt: skip
-
-        panels = {
-            "train_cross_entropy": "training loss (cross-entropy)",
-            "validation_cross_entropy": "validation loss (cross-entropy)",
-            "validation_accuracy": "validation accuracy",
-        }
-        run.save_figure("curves", curves_figure(final, panels))
-        run.save_figure("curves_handout", curves_figure(handout, panels))
-        run.save_figure("gap", gap_figure(final))
+            return comparison.show_again(run)
+        train = config.trainer(run, __file__, study, load)
+        as_given = [{"configuration": n, "split": "last", **HANDOUT[n]} for n in HANDOUT]
+        handout = train(config.trials(RegularizerTrial, as_given), label="hand-out's setting")
+        tried = [{"configuration": n, **strength} for n in methods for strength in methods[n]]
+        sweep = train(config.trials(RegularizerTrial, tried, "choose"), label="strengths")
+        chosen = comparison.choose(sweep)
+        best = [{"configuration": n, **strengths_of(trial)} for n, trial in chosen.items()]
+        final = train(config.trials(RegularizerTrial, best), label="chosen strengths")
+        draw(run, final, handout)
+        for method, trial in chosen.items():
+            strengths = strengths_of(trial)
+            run.log_metrics({f"{method}/chosen_{n}": value for n, value in strengths.items()})
         validation = values(final, "validation_accuracy")
-        return conclude(
+        return comparison.conclude(
             run,
             "Regularisation on MNIST: the gap and what it is worth",
             handout + final,
-            {
-                "train_accuracy": "training %",
-                "validation_accuracy": "validation %",
-                "test_accuracy": "test %",
-                "validation_cross_entropy": "validation loss",
-            },
+            COLUMNS,
             conclusions(final, handout, chosen),
-            measure_floors(config),
+            floors(data),
             {
-                "chosen": chosen,
+                "chosen": {method: strengths_of(trial) for method, trial in chosen.items()},
                 "pairs_validation": [vars(p) for p in compare_pairs(validation, "none")],
                 "pairs_gap": [vars(p) for p in compare_pairs(gaps(final), "none")],
             },

@@ -17,30 +17,14 @@ Demsar (JMLR 2006) on drawing a ranking.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 import labkit
-from labkit import figures
-from tp1_mnist_api.models import build_dense
-from tp2_improvement.comparison import (
-    BATCH_SIZE,
-    STEPS_PER_EXECUTION,
-    SWEEP_SEED,
-    Settings,
-    Split,
-    Trial,
-    choose,
-    common,
-    conclude,
-    measure_floors,
-    run_trials,
-    show_again,
-    watch,
-)
-from tp2_improvement.evidence import (
+from labkit import comparison, figures
+from labkit.evidence import (
     compare_pairs,
     curves_figure,
     difference_in_words,
@@ -49,6 +33,9 @@ from tp2_improvement.evidence import (
     ranking_figure,
     values,
 )
+from tp1_mnist_api.digits import floors, to_input
+from tp1_mnist_api.models import build_dense
+from tp2_improvement.training import BATCH_SIZE, FASTER, Settings, Trial, load, measure, watch
 
 keras = labkit.lazy("keras")
 mlflow = labkit.lazy("mlflow")
@@ -65,6 +52,13 @@ HANDOUT = {  # its key: our name for the optimizer, its learning rate
     "SGD_with_momentum": ("momentum", 0.01),
     "RMSprop": ("rmsprop", 0.001),
     "Adam": ("adam", 0.001),
+}
+
+COLUMNS = {
+    "test_accuracy": "test %",
+    "validation_accuracy": "validation %",
+    "train_accuracy": "training %",
+    "train_seconds": "seconds",
 }
 
 
@@ -99,21 +93,20 @@ def make_optimizer(name: str, learning_rate: float) -> keras.optimizers.Optimize
     return keras.optimizers.AdamW(learning_rate)  # decoupled decay, Keras' default 0.004
 
 
-def train(trial: OptimizerTrial, split: Split, run: labkit.Run) -> keras.Model:
-    """Train TP1's dense network, made anew from the trial's seed."""
+def study(trial: OptimizerTrial, data: labkit.Data, run: labkit.Run) -> dict[str, float]:
+    """Train TP1's dense network, made anew from the trial's seed; return the final metrics."""
     labkit.prepare(trial.seed)
     model = build_dense(dropout_rate=0.2)
     model.compile(
         make_optimizer(trial.optimizer, trial.learning_rate),
         loss="sparse_categorical_crossentropy",
-        steps_per_execution=STEPS_PER_EXECUTION,
-        jit_compile=False,
+        **FASTER,
     )
     model.fit(
-        split.x_train, split.y_train,
-        batch_size=BATCH_SIZE, epochs=trial.epochs, callbacks=[watch(run, model, split)], verbose=0,
+        to_input(data.train.x), data.train.y, batch_size=BATCH_SIZE, epochs=trial.epochs,
+        callbacks=[watch(run, model, data)], verbose=0,
     )  # fmt: skip
-    return model
+    return measure(trial, model, data, run)
 
 
 def called(optimizer: str, learning_rate: float) -> str:
@@ -121,26 +114,49 @@ def called(optimizer: str, learning_rate: float) -> str:
     return f"{optimizer}_{learning_rate:g}"
 
 
-def name_as_in_the_handout(outcome: dict, key: str) -> None:
-    """Give a tracked run the hand-out's name, and its metric the hand-out's name as well."""
-    client, run_id = mlflow.MlflowClient(), outcome["run_id"]
-    client.set_tag(run_id, "mlflow.runName", f"Optimizer_Comparison_{key}")
-    client.log_metric(run_id, "final_test_accuracy", outcome["metrics"]["test_accuracy"])
+def choices(pairs: Iterable[tuple[str, float]]) -> list[dict[str, str | float]]:
+    """What trials of optimizers and learning rates vary."""
+    return [
+        {"configuration": called(name, rate), "optimizer": name, "learning_rate": rate}
+        for name, rate in pairs
+    ]
 
 
-def sensitivity_figure(sweep: list[dict]) -> figures.Figure:
-    """Validation accuracy against the learning rate, a line an optimizer."""
+def best_rates(run: labkit.Run, sweep: list[comparison.Outcome]) -> dict[str, float]:
+    """The learning rate of each optimizer with the highest validation accuracy, and a warning
+    where it lies at the edge of those that were tried."""
+    chosen = comparison.choose(sweep, among="optimizer")
+    for name, trial in chosen.items():
+        run.log_metrics({f"{name}/chosen_learning_rate": trial.learning_rate})
+        tried = [o.trial.learning_rate for o in sweep if o.trial.optimizer == name]
+        if trial.learning_rate in (tried[0], tried[-1]):
+            print(f"note: {name} is best at the edge of its rates, {trial.learning_rate:g}")
+    return {name: trial.learning_rate for name, trial in chosen.items()}
+
+
+def name_as_in_the_handout(outcomes: list[comparison.Outcome]) -> None:
+    """Give tracked runs the hand-out's names, and their metric the hand-out's name as well."""
+    client = mlflow.MlflowClient()
+    keys = {called(*choice): key for key, choice in HANDOUT.items()}
+    for outcome in outcomes:
+        if key := keys.get(outcome.configuration):
+            client.set_tag(outcome.run_id, "mlflow.runName", f"Optimizer_Comparison_{key}")
+            accuracy = outcome.metrics["test_accuracy"]
+            client.log_metric(outcome.run_id, "final_test_accuracy", accuracy)
+
+
+def sensitivity_figure(sweep: list[comparison.Outcome]) -> figures.Figure:
+    """Validation accuracy against the learning rate, a line per optimizer."""
     figure, axis = figures.subplots(size=(7, 4.4))
-    names = dict.fromkeys(outcome["trial"]["optimizer"] for outcome in sweep)
-    for index, name in enumerate(names):
-        points = [outcome for outcome in sweep if outcome["trial"]["optimizer"] == name]
+    for index, name in enumerate(dict.fromkeys(outcome.trial.optimizer for outcome in sweep)):
+        points = [outcome for outcome in sweep if outcome.trial.optimizer == name]
         axis.plot(
-            [outcome["trial"]["learning_rate"] for outcome in points],
-            [100 * outcome["metrics"]["validation_accuracy"] for outcome in points],
+            [outcome.trial.learning_rate for outcome in points],
+            [100 * outcome.metrics["validation_accuracy"] for outcome in points],
             "-" if index < 3 else "--", marker="o", label=name,
         )  # fmt: skip
     axis.set(xscale="log", xlabel="learning rate", ylabel="validation accuracy (%), one seed")
-    best = 100 * max(outcome["metrics"]["validation_accuracy"] for outcome in sweep)
+    best = 100 * max(outcome.metrics["validation_accuracy"] for outcome in sweep)
     axis.set(title="Sensitivity to the learning rate", ylim=(best - 6, best + 0.3))
     axis.legend(fontsize=8)
     return figure
@@ -173,68 +189,38 @@ def conclusions(tuned: dict[str, list[float]], handout: dict[str, list[float]]) 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Sweep, compare, conclude; return the mean of every metric."""
     config = labkit.parse(Config, argv)
-    source = labkit.load_mnist(config.data).source
+    data = load(config.data, config.smoke, "stratified")
     rates = LEARNING_RATES
     if config.smoke:
         rates = {name: rates[name][:2] for name in ("momentum", "adam")}
-
-    def trials(choices: Sequence[tuple[str, float]], purpose: str, seeds: list[int]) -> list[Trial]:
-        return [
-            OptimizerTrial(
-                configuration=called(name, rate), optimizer=name, learning_rate=rate,
-                purpose=purpose, seed=seed, **common(config),
-            )
-            for name, rate in choices for seed in seeds
-        ]  # fmt: skip
-
-    with labkit.start_run(__file__, config, source, "dense-optimizers-crossentropy") as run:
+    with labkit.start_run(__file__, config, data.source, "dense-optimizers-crossentropy") as run:
         if run.is_finished:
-            return show_again(run)
-
-        everything = [(name, rate) for name in rates for rate in rates[name]]
-        sweep = run_trials(
-            run, __file__, train, config, trials(everything, "choose", [SWEEP_SEED]), "rates"
-        )
-        best = choose(sweep, among="optimizer")
-        chosen = {name: (name, trial["learning_rate"]) for name, trial in best.items()}
-        for name, (_, rate) in chosen.items():
-            if rate in (rates[name][0], rates[name][-1]):
-                print(f"note: {name} is best at the edge of its rates, {rate:g}")
-
-        both = list(dict.fromkeys([*chosen.values(), *HANDOUT.values()]))  # each once
-        final = run_trials(
-            run, __file__, train, config, trials(both, "report", config.all_seeds), "reported"
-        )
-        for key, choice in HANDOUT.items():
-            for outcome in final:
-                if outcome["trial"]["configuration"] == called(*choice):
-                    run.track(name_as_in_the_handout, outcome, key)
+            return comparison.show_again(run)
+        train = config.trainer(run, __file__, study, load)
+        everything = choices((name, rate) for name in rates for rate in rates[name])
+        sweep = train(config.trials(OptimizerTrial, everything, "choose"), label="rates")
+        chosen = best_rates(run, sweep)
+        once = dict.fromkeys([*chosen.items(), *HANDOUT.values()])
+        final = train(config.trials(OptimizerTrial, choices(once)), label="reported")
+        run.track(name_as_in_the_handout, final)
 
         test = values(final, "test_accuracy")
-        tuned = {called(*choice): test[called(*choice)] for choice in chosen.values()}
+        tuned = {called(*choice): test[called(*choice)] for choice in chosen.items()}
         handout = {called(*choice): test[called(*choice)] for choice in HANDOUT.values()}
         run.save_figure("learning_rates", sensitivity_figure(sweep))
         panels = {"train_cross_entropy": "training loss", "validation_accuracy": "validation"}
         run.save_figure("curves", curves_figure(final, panels))
         run.save_figure("ranking", ranking_figure(tuned, "test accuracy (%)"))
-        return conclude(
+        return comparison.conclude(
             run,
             "Optimizers on MNIST: the same tuning for all, and the hand-out's rates",
             final,
-            {
-                "test_accuracy": "test %",
-                "validation_accuracy": "validation %",
-                "train_accuracy": "training %",
-                "train_seconds": "seconds",
-            },
+            COLUMNS,
             conclusions(tuned, handout),
-            measure_floors(config),
+            floors(data),
             {
-                "chosen_learning_rates": {name: rate for name, (_, rate) in chosen.items()},
-                "sweep": {
-                    outcome["trial"]["configuration"]: outcome["metrics"]["validation_accuracy"]
-                    for outcome in sweep
-                },
+                "chosen_learning_rates": chosen,
+                "sweep": {o.configuration: o.metrics["validation_accuracy"] for o in sweep},
                 "pairs": [vars(pair) for pair in compare_pairs(tuned)],
             },
         )

@@ -18,34 +18,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
 import labkit
-from labkit import figures
-from tp2_improvement.comparison import (
-    BATCH_SIZE,
-    STEPS_PER_EXECUTION,
-    SWEEP_SEED,
-    Settings,
-    Split,
-    Trial,
-    choose,
-    common,
-    conclude,
-    measure_floors,
-    run_trials,
-    show_again,
-    watch,
-)
-from tp2_improvement.evidence import (
-    compare_pairs,
-    curves_figure,
-    difference_in_words,
-    values,
-)
+from labkit import comparison, figures
+from labkit.evidence import compare_pairs, curves_figure, difference_in_words, values
+from tp1_mnist_api.digits import floors, to_input
+from tp2_improvement.training import BATCH_SIZE, FASTER, Settings, Trial, load, measure, watch
 
 keras = labkit.lazy("keras")
 
@@ -55,6 +37,12 @@ PLACEMENTS: tuple[Placement, ...] = ("none", "after", "before")
 LEARNING_RATES = (0.0003, 0.001, 0.003, 0.01)
 TARGET = 0.975
 """Validation accuracy that counts as arrived."""
+COLUMNS = {
+    "validation_accuracy": "validation %",
+    "test_accuracy": "test %",
+    "train_accuracy": "training %",
+    "train_seconds": "seconds",
+}
 
 
 @dataclass(frozen=True)
@@ -125,30 +113,38 @@ def fold(model: keras.Model, placement: Placement) -> keras.Model:
     return folded
 
 
-def train(trial: NormalizationTrial, split: Split, run: labkit.Run) -> keras.Model:
-    """Train with Adam at the trial's rate."""
+def study(trial: NormalizationTrial, data: labkit.Data, run: labkit.Run) -> dict[str, float]:
+    """Train with Adam at the trial's rate; return the final metrics."""
     labkit.prepare(trial.seed)
     model = build(trial.placement)
     model.compile(
         keras.optimizers.Adam(trial.learning_rate),
         loss="sparse_categorical_crossentropy",
-        steps_per_execution=STEPS_PER_EXECUTION,
-        jit_compile=False,
+        **FASTER,
     )
     model.fit(
-        split.x_train, split.y_train,
-        batch_size=BATCH_SIZE, epochs=trial.epochs, callbacks=[watch(run, model, split)], verbose=0,
+        to_input(data.train.x), data.train.y, batch_size=BATCH_SIZE, epochs=trial.epochs,
+        callbacks=[watch(run, model, data)], verbose=0,
     )  # fmt: skip
-    arrived = np.flatnonzero(np.array(run.history["validation_accuracy"]) >= TARGET)
-    if len(arrived):  # otherwise the two metrics are absent
-        first = int(arrived[0])
-        run.log_metrics(
-            {"epochs_to_97.5": first + 1, "seconds_to_97.5": run.history["seconds"][first]}
-        )
-    return model
+    return measure(trial, model, data, run) | arrival(run.history)
 
 
-def time_inference(outcomes: list[dict], seed: int, rounds: int) -> dict[str, list[float]]:
+def arrival(history: dict[str, list[float]]) -> dict[str, float]:
+    """Epochs and seconds to the target; both are absent where it was never reached."""
+    arrived = np.flatnonzero(np.array(history["validation_accuracy"]) >= TARGET)
+    if not len(arrived):
+        return {}
+    first = int(arrived[0])
+    return {"epochs_to_97.5": first + 1, "seconds_to_97.5": history["seconds"][first]}
+
+
+def choice(placement: Placement, rate: float, configuration: str = "") -> dict[str, Any]:
+    """What a trial varies; it is called by its placement if not given another name."""
+    name = configuration or placement
+    return {"configuration": name, "placement": placement, "learning_rate": rate}
+
+
+def time_inference(outcomes: list[comparison.Outcome], rounds: int) -> dict[str, list[float]]:
     """Milliseconds for 1,000 images of each placement, and folded, `rounds` timings of each.
 
     The networks take turns, so that a busy moment of the machine hits them all. Raises
@@ -157,12 +153,10 @@ def time_inference(outcomes: list[dict], seed: int, rounds: int) -> dict[str, li
     x = np.random.default_rng(0).random((1000, 784), dtype=np.float32)
     networks = {}
     for outcome in outcomes:
-        if outcome["trial"]["seed"] != seed:
+        if not outcome.trial.keep:
             continue
-        placement = outcome["trial"]["placement"]
-        model = keras.saving.load_model(
-            labkit.home() / "outputs" / outcome["folder"] / "model.keras"
-        )
+        placement = outcome.trial.placement
+        model = keras.saving.load_model(outcome.path / "model.keras")
         networks[placement] = model
         if placement != "none":
             networks[f"{placement}, folded"] = folded = fold(model, placement)
@@ -190,116 +184,110 @@ def inference_figure(milliseconds: dict[str, list[float]]) -> figures.Figure:
     return figure
 
 
-def tolerance_figure(sweep: list[dict], tenfold: list[dict]) -> figures.Figure:
+def tolerance_figure(
+    sweep: list[comparison.Outcome], tenfold: list[comparison.Outcome]
+) -> figures.Figure:
     """Validation accuracy against the learning rate: the sweep, and ten times the chosen rate."""
     figure, axis = figures.subplots(size=(6.5, 4.2))
     for index, name in enumerate(PLACEMENTS):
-        points = [o for o in sweep if o["trial"]["placement"] == name]
-        ten = [o for o in tenfold if o["trial"]["placement"] == name]
-        color = f"C{index}"
-        axis.plot(
-            [o["trial"]["learning_rate"] for o in points],
-            [100 * o["metrics"]["validation_accuracy"] for o in points],
-            marker="o", color=color, label=name,
-        )  # fmt: skip
-        axis.plot(
-            [o["trial"]["learning_rate"] for o in ten],
-            [100 * o["metrics"]["validation_accuracy"] for o in ten],
-            "x", color=color, label=f"{name}, ten times its best rate",
-        )  # fmt: skip
+        for outcomes, style, label in (
+            (sweep, "o-", name), (tenfold, "x", f"{name}, ten times its best rate"),
+        ):  # fmt: skip
+            own = [outcome for outcome in outcomes if outcome.trial.placement == name]
+            axis.plot(
+                [outcome.trial.learning_rate for outcome in own],
+                [100 * outcome.metrics["validation_accuracy"] for outcome in own],
+                style, color=f"C{index}", label=label if own else None,
+            )  # fmt: skip
     axis.set(xscale="log", xlabel="learning rate (Adam)", ylabel="validation accuracy (%)")
     axis.set(title="Where is the normalisation, what does it tolerate?")
     axis.legend(fontsize=8)
     return figure
 
 
-def arrival_in_words(outcomes: list[dict]) -> list[str]:
+def draw(
+    run: labkit.Run,
+    outcomes: dict[str, list[comparison.Outcome]],
+    sweep: list[comparison.Outcome],
+    milliseconds: dict[str, list[float]],
+) -> None:
+    """Save the four figures."""
+    panels = {"train_cross_entropy": "training loss", "validation_accuracy": "validation accuracy"}
+    run.save_figure("curves_handout", curves_figure(outcomes["handout"], panels))
+    run.save_figure("curves_best", curves_figure(outcomes["best"], panels))
+    run.save_figure("tolerance", tolerance_figure(sweep, outcomes["tenfold"]))
+    run.save_figure("inference", inference_figure(milliseconds))
+
+
+def arrival_in_words(outcomes: list[comparison.Outcome]) -> list[str]:
     """Epochs and seconds to the target, seed by seed; a seed that never arrived is named so."""
     found = []
-    for name in values(outcomes, "validation_accuracy"):
-        own = [outcome for outcome in outcomes if outcome["trial"]["configuration"] == name]
-        arrived = [o["metrics"] for o in own if "epochs_to_97.5" in o["metrics"]]
-        if not arrived:
-            found.append(f"{name}: no seed of {len(own)} reaches 97.5 % validation.")
+    seconds = values(outcomes, "seconds_to_97.5")
+    for name, epochs in values(outcomes, "epochs_to_97.5").items():
+        seeds = sum(outcome.configuration == name for outcome in outcomes)
+        if not epochs:
+            found.append(f"{name}: no seed of {seeds} reaches 97.5 % validation.")
             continue
-        epochs = ", ".join(f"{metrics['epochs_to_97.5']:.0f}" for metrics in arrived)
-        seconds = ", ".join(f"{metrics['seconds_to_97.5']:.1f}" for metrics in arrived)
         found.append(
-            f"{name}: {len(arrived)} of {len(own)} seeds reach 97.5 % validation, after "
-            f"{epochs} epochs and {seconds} seconds."
+            f"{name}: {len(epochs)} of {seeds} seeds reach 97.5 % validation, after "
+            f"{', '.join(f'{count:.0f}' for count in epochs)} epochs and "
+            f"{', '.join(f'{time:.1f}' for time in seconds[name])} seconds."
         )
     return found
+
+
+def conclusions(
+    best: dict[str, float],
+    outcomes: dict[str, list[comparison.Outcome]],
+    medians: dict[str, float],
+) -> list[str]:
+    """The rates, who arrives when, who differs from the network without, and what it costs."""
+    listed = ", ".join(f"{name} {rate:g}" for name, rate in best.items())
+    found = [f"Learning rates chosen on validation, four tried for each: {listed}."]
+    found += arrival_in_words(outcomes["handout"]) + arrival_in_words(outcomes["best"])
+    for prefix, group in outcomes.items():
+        for metric in ("validation_accuracy", "test_accuracy"):
+            pairs = compare_pairs(values(group, metric), f"{prefix}_none")
+            found += [difference_in_words(pair, metric.replace("_", " ")) for pair in pairs]
+    times = ", ".join(f"{name} {median:.2f}" for name, median in medians.items())
+    return [*found, f"Inference, median milliseconds for 1,000 images: {times}."]
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Compare the placements; return the mean of every metric."""
     config = labkit.parse(Config, argv)
-    source = labkit.load_mnist(config.data).source
-    rates = LEARNING_RATES[1:2] if config.smoke else LEARNING_RATES
+    data = load(config.data, config.smoke, "stratified")
+    rates = LEARNING_RATES[1:3] if config.smoke else LEARNING_RATES
     placements = PLACEMENTS[:2] if config.smoke else PLACEMENTS
-    with labkit.start_run(__file__, config, source, "dense_batchnorm-adam-crossentropy") as run:
+    with labkit.start_run(
+        __file__, config, data.source, "dense_batchnorm-adam-crossentropy"
+    ) as run:
         if run.is_finished:
-            return show_again(run)
+            return comparison.show_again(run)
+        train = config.trainer(run, __file__, study, load)
 
-        def trials(prefix: str, learning_rate: dict[str, float], **changes: str) -> list:
-            return [
-                NormalizationTrial(
-                    configuration=f"{prefix}_{placement}", placement=placement, purpose="report",
-                    learning_rate=rate, seed=seed, **common(config, **changes),
-                )
-                for placement, rate in learning_rate.items() for seed in config.all_seeds
-            ]  # fmt: skip
+        def report(prefix: str, rate: dict[str, float], **changes: str) -> list[comparison.Outcome]:
+            choices = [choice(name, rate[name], f"{prefix}_{name}") | changes for name in rate]
+            return train(config.trials(NormalizationTrial, choices), label=prefix)
 
-        same = dict.fromkeys(placements, 0.001)
-        handout = run_trials(
-            run, __file__, train, config, trials("handout", same, split="last"), "hand-out's rate"
-        )
-        sweep = run_trials(run, __file__, train, config, [
-            NormalizationTrial(
-                configuration=placement, placement=placement, purpose="choose",
-                learning_rate=rate, seed=SWEEP_SEED, **common(config),
-            )
-            for placement in placements for rate in rates
-        ], "learning rates")  # fmt: skip
-        best = {name: trial["learning_rate"] for name, trial in choose(sweep).items()}
-        final = run_trials(run, __file__, train, config, trials("best", best), "own best rates")
-        ten = {name: 10 * rate for name, rate in best.items()}
-        tenfold = run_trials(run, __file__, train, config, trials("tenfold", ten), "ten times that")
-        milliseconds = time_inference(handout, config.seed, 3 if config.smoke else config.rounds)
+        outcomes = {"handout": report("handout", dict.fromkeys(placements, 0.001), split="last")}
+        tried = [choice(name, rate) for name in placements for rate in rates]
+        sweep = train(config.trials(NormalizationTrial, tried, "choose"), label="learning rates")
+        best = {name: trial.learning_rate for name, trial in comparison.choose(sweep).items()}
+        run.log_metrics({f"{name}/chosen_learning_rate": rate for name, rate in best.items()})
+        outcomes["best"] = report("best", best)
+        outcomes["tenfold"] = report("tenfold", {name: 10 * rate for name, rate in best.items()})
+        times = time_inference(outcomes["handout"], 3 if config.smoke else config.rounds)
+        medians = {name: float(np.median(column)) for name, column in times.items()}
 
-        panels = {
-            "train_cross_entropy": "training loss",
-            "validation_accuracy": "validation accuracy",
-        }
-        run.save_figure("curves_handout", curves_figure(handout, panels))
-        run.save_figure("curves_best", curves_figure(final, panels))
-        run.save_figure("tolerance", tolerance_figure(sweep, tenfold))
-        run.save_figure("inference", inference_figure(milliseconds))
-
-        listed = ", ".join(f"{name} {rate:g}" for name, rate in best.items())
-        found = [f"Learning rates chosen on validation, four tried for each: {listed}."]
-        found += arrival_in_words(handout) + arrival_in_words(final)
-        for prefix, outcomes in (("handout", handout), ("best", final), ("tenfold", tenfold)):
-            for metric in ("validation_accuracy", "test_accuracy"):
-                pairs = compare_pairs(values(outcomes, metric), f"{prefix}_none")
-                found += [difference_in_words(pair, metric.replace("_", " ")) for pair in pairs]
-        medians = {name: float(np.median(times)) for name, times in milliseconds.items()}
-        found.append(
-            "Inference, median milliseconds for 1,000 images: "
-            + ", ".join(f"{name} {median:.2f}" for name, median in medians.items()) + "."
-        )  # fmt: skip
-        return conclude(
+        draw(run, outcomes, sweep, times)
+        return comparison.conclude(
             run,
             "Batch normalisation on MNIST: speed, tolerance, cost",
-            handout + final + tenfold,
-            {
-                "validation_accuracy": "validation %",
-                "test_accuracy": "test %",
-                "train_accuracy": "training %",
-                "train_seconds": "seconds",
-            },
-            found,
-            measure_floors(config),
+            [outcome for group in outcomes.values() for outcome in group],
+            COLUMNS,
+            conclusions(best, outcomes, medians),
+            floors(data),
             {"chosen_learning_rates": best, "inference_milliseconds": medians},
         )
 

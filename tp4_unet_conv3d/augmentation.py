@@ -1,42 +1,32 @@
-"""Training batches of images and masks that are moved together; imports Keras."""
+"""Images and masks that are moved together, and the images that an epoch sees.
+
+`turn`, `mirror` and `move_head` are transforms of `labkit.batches.Batches`, `fewer_empty` makes its
+`draw`. Images are float32; masks are float32 of zeros and ones.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
 
-from labkit.batches import Batches
+import labkit
 
-Augment = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+ndimage = labkit.lazy("scipy.ndimage")
 
 
-class SegmentationBatches(Batches):
-    """Batches whose images and masks are augmented alike, in an order that can be resumed.
+def fewer_empty(masks: np.ndarray, share: float) -> Callable[[np.random.Generator], np.ndarray]:
+    """What draws an epoch's images: all with a target, and a `share` (0..1) of those without.
 
-    `keep_empty` is the share of images without target that an epoch takes, another draw each
-    time: below 1, those with a target come more often.
+    It draws other ones for each epoch. `masks` is (n, ...) of any type, 0 for the background.
     """
+    empty = ~masks.any(axis=tuple(range(1, masks.ndim)))
 
-    def __init__(self, *arguments, augment: Augment, keep_empty: float = 1.0, **settings) -> None:
-        """As `Batches`, of images (n, h, w, c) float32 and masks (n, h, w, 1) float32."""
-        self.augment, self.keep_empty = augment, keep_empty
-        super().__init__(*arguments, **settings)
+    def draw(rng: np.random.Generator) -> np.ndarray:
+        order = rng.permutation(len(empty))
+        return np.delete(order, np.flatnonzero(empty[order])[round(share * empty.sum()) :])
 
-    def _shuffled(self) -> np.ndarray:
-        order = super()._shuffled()
-        empty = ~self.y[order].any(axis=tuple(range(1, self.y.ndim)))
-        dropped = np.flatnonzero(empty)[round(self.keep_empty * empty.sum()) :]
-        return np.delete(order, dropped)
-
-    def __len__(self) -> int:
-        """Batches of one epoch, always as many."""
-        return -(-len(self._order) // self.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch `index` of the current epoch."""
-        chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        return self.augment(self.x[chosen], self.y[chosen], rng)
+    return draw
 
 
 def turn(

@@ -19,16 +19,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
 import labkit
-from tp4_unet_conv3d.conv3d_cost import Setting, cost_figure, every_setting, measure, measure_all
-from tp4_unet_conv3d.conv3d_report import curves_figure, examples_figure, percent, report
+from labkit import comparison
+from labkit.datasets import Part
+from labkit.evidence import curves_figure, values
+from labkit.results import in_words
+from tp4_unet_conv3d import conv3d_cost
 from tp4_unet_conv3d.medmnist3d import load_medmnist3d
-from tp4_unet_conv3d.volumes import Volumes, draw_scene, helices, render
+from tp4_unet_conv3d.volumes import Volumes, helices, mirrored_pairs, slices_figure
 
 keras = labkit.lazy("keras")
 mlflow = labkit.lazy("mlflow")
@@ -39,58 +42,79 @@ EXPERIMENT, PARENT = "3D_Volumetric_Analysis", "Conv3D_Baseline"
 """The hand-out's names of the experiment and of the run."""
 NETWORKS = ("conv3d", "slices", "middle", "channels", "conv2plus1d")
 BATCH_SIZE = 16
+COLUMNS = {
+    "train_accuracy": "training %",
+    "validation_accuracy": "validation %",
+    "test_accuracy": "test %",
+    "test_auc": "test AUC",
+    "train_seconds": "seconds",
+}
+PANELS = {"loss": "training loss (nats, running mean)", "val_accuracy": "validation accuracy"}
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(comparison.Settings):
     """Settings of the comparison."""
 
     task: Literal["helix", "organ", "nodule"] = "helix"
     """Simulated helices, or one of MedMNIST3D's sets."""
     epochs: int = 8
     """Passes over the training volumes, 1 or more."""
-    seeds: int = 3
-    """Trainings of each network, 1 or more."""
-    seed: int = 0
-    """The first seed, of weights, order and turns; never of the volumes. The others follow it."""
     filters_start: int = 16
     """Filters of the first convolution, 1 or more; the second has twice as many."""
     data: labkit.DataChoice = "auto"
     """For organ and nodule. auto: real or, without it, a sample; real: real or an error."""
     file: str = ""
     """A MedMNIST3D file to read; if not given, the one below LABKIT_DATA."""
-    smoke: bool = False
-    """One seed and epoch of two networks on a few volumes: to see that everything runs."""
-    resume: bool = False
-    """Go on with an interrupted comparison: its finished trainings are not repeated."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, epochs=1, seeds=1, seed=0, filters_start=1)
-        if self.file and self.task == "helix":
-            raise ValueError("--file is for --task organ and nodule: helices are simulated")
+        super().__post_init__()
+        labkit.at_least(self, epochs=1, filters_start=1)
+        for flag, given in (("--file", self.file), ("--data real", self.data == "real")):
+            if given and self.task == "helix":
+                raise ValueError(f"{flag} is for --task organ and nodule: helices are simulated")
+
+    def trials(self) -> list[Trial]:
+        """Every network with every seed."""
+        shared = ("task", "epochs", "filters_start", "data", "file", "smoke", "resume")
+        settings = {name: getattr(self, name) for name in shared}
+        return [
+            Trial(configuration=network, seed=seed, **settings)
+            for network in (NETWORKS[:2] if self.smoke else NETWORKS)
+            for seed in self.all_seeds
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial(Config):
-    """One training of one network."""
+class Trial(comparison.Trial):
+    """One training of the network `configuration`."""
 
-    network: str
+    task: str
+    epochs: int
+    filters_start: int
+    data: labkit.DataChoice
+    file: str
+
+    @property
+    def run_name(self) -> str:
+        """Such as `conv3d-adam-crossentropy-s0`."""
+        return f"{self.configuration}-adam-crossentropy-s{self.seed}"
 
 
 # --- Data ----------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
-def load(task: str, data: labkit.DataChoice, file: str, smoke: bool) -> Volumes:
+def load(choice: labkit.DataChoice, smoke: bool, task: str = "helix", file: str = "") -> Volumes:
     """The volumes of `task`, a few of them for smoke runs."""
     if task == "helix":
         return helices(32, 16, 32) if smoke else helices()
-    found = load_medmnist3d(task, data, file)
+    found = load_medmnist3d(task, choice, file)
     if not smoke:
         return found
-    arrays = {name: array[:64] for name, array in vars(found).items() if name[:2] in ("x_", "y_")}
-    return replace(found, **arrays)
+    parts = {name: getattr(found, name) for name in ("train", "validation", "test")}
+    return replace(found, **{name: Part(p.x[:64], p.y[:64]) for name, p in parts.items()})
 
 
 def to_input(volumes: np.ndarray) -> np.ndarray:
@@ -98,7 +122,9 @@ def to_input(volumes: np.ndarray) -> np.ndarray:
     return (volumes[..., None].astype(np.float32) - 64) / 64
 
 
-def turned(volumes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def turned(
+    volumes: np.ndarray, y: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Each volume as one of the eight turns that keep the depth axis, as the model's input.
 
     Quarter turns around it, and half a turn that swaps its ends. None is a mirror image: that
@@ -108,14 +134,14 @@ def turned(volumes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for index, volume in enumerate(volumes):
         seen = np.rot90(volume, rng.integers(4), axes=(1, 2))
         result[index] = seen[::-1, ::-1] if rng.integers(2) else seen
-    return to_input(result)
+    return to_input(result), y
 
 
-def targets(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+def targets(labels: np.ndarray, classes: int) -> np.ndarray:
     """Labels as the loss takes them: (n, 1) float32 for two classes, (n, classes) for more."""
-    if len(classes) == 2:
+    if classes == 2:
         return labels[:, None].astype(np.float32)
-    return np.eye(len(classes), dtype=np.float32)[labels]
+    return np.eye(classes, dtype=np.float32)[labels]
 
 
 def floors(data: Volumes) -> dict[str, float]:
@@ -131,48 +157,58 @@ def floors(data: Volumes) -> dict[str, float]:
         return blocks.mean(axis=(2, 4, 6), dtype=np.float32).reshape(n, -1) / 64 - 1
 
     linear = LogisticRegression(C=1e-3, max_iter=1000, tol=1e-3)
-    linear.fit(pooled(data.x_train), data.y_train)
-    majority = np.bincount(data.y_train).argmax()
+    linear.fit(pooled(data.train.x), data.train.y)
+    majority = np.bincount(data.train.y).argmax()
     return {
-        "floor_majority": float(np.mean(data.y_test == majority)),
-        "floor_logistic_regression": linear.score(pooled(data.x_test), data.y_test),
+        "floor_majority": float(np.mean(data.test.y == majority)),
+        "floor_logistic_regression": linear.score(pooled(data.test.x), data.test.y),
     }
 
 
 # --- Training ------------------------------------------------------------------------------------
 
 
-def train(trial: Trial, data: Volumes, run: labkit.Run) -> keras.Model:
-    """Train the trial's network with Adam at its defaults; best validation epoch's weights."""
+def study(trial: Trial, data: Volumes, run: labkit.Run) -> dict[str, float]:
+    """Train a network with Adam at its defaults; test the weights of the best validation epoch."""
     labkit.prepare(trial.seed)
-    binary = len(data.classes) == 2
-    build = models.BUILDERS[trial.network]
-    model = build(data.x_train.shape[1:], trial.filters_start, len(data.classes))
-    loss = "binary_crossentropy" if binary else "categorical_crossentropy"
+    classes = len(data.classes)
+    build = models.BUILDERS[trial.configuration]
+    model = build(data.train.x.shape[1:], trial.filters_start, classes)
+    loss = "binary_crossentropy" if classes == 2 else "categorical_crossentropy"
     model.compile("adam", loss, metrics=["accuracy"], jit_compile=False)
-    y = targets(data.y_train, data.classes)
+    y = targets(data.train.y, classes)
     model.fit(
-        batches.Batches(data.x_train, y, BATCH_SIZE, trial.seed, run.first_epoch, turned),
-        validation_data=(to_input(data.x_validation), targets(data.y_validation, data.classes)),
-        epochs=1 if trial.smoke else trial.epochs,
+        batches.Batches(data.train.x, y, BATCH_SIZE, trial.seed, run.first_epoch, turned),
+        validation_data=(to_input(data.validation.x), targets(data.validation.y, classes)),
+        epochs=2 if trial.smoke else trial.epochs,
         initial_epoch=run.first_epoch,
         shuffle=False,  # Batches shuffles, in an order that a resumed run repeats
         callbacks=[run.keeps_best("val_loss", "min"), run.checkpoints(model)],
         verbose=0,
     )
     model.load_weights(run.best_file)
-    return model
+    model.save(run.folder / "model.keras")
+    metrics = {"train_seconds": run.seconds, "parameters": model.count_params()}
+    metrics["best_epoch"] = int(np.argmin(run.history["val_loss"])) + 1
+    for name, part in {
+        "train": Part(data.train.x[:1000], data.train.y[:1000]),
+        "validation": data.validation,
+        "test": data.test.open(),
+    }.items():
+        metrics |= {f"{name}_{key}": value for key, value in score(model, part).items()}
+    return metrics
 
 
-def score(model: keras.Model, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+def score(model: keras.Model, part: Part) -> dict[str, float]:
     """Cross-entropy in nats, accuracy and area under the ROC curve in 0..1.
 
-    `x` is (n, d, h, w) uint8, `y` (n,) labels. With more than two classes the area is the mean over
-    each class against the others, as in MedMNIST's own evaluation.
+    With more than two classes the area is the mean over each class against the others, as in
+    MedMNIST's own evaluation.
     """
     from sklearn.metrics import roc_auc_score
 
-    probabilities = model.predict(to_input(x), batch_size=50, verbose=0).astype(float)
+    y = part.y
+    probabilities = model.predict(to_input(part.x), batch_size=50, verbose=0).astype(float)
     if probabilities.shape[1] == 1:
         probabilities = np.hstack([1 - probabilities, probabilities])
     areas = [roc_auc_score(y == label, probabilities[:, label]) for label in np.unique(y)]
@@ -184,100 +220,80 @@ def score(model: keras.Model, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     }
 
 
-def run_trial(parent: str, trial: Trial) -> dict:
-    """Train one network as a child run of `parent`, or find it finished; what it measured."""
-    data = load(trial.task, trial.data, trial.file, trial.smoke)
-    name = f"{trial.network}-adam-crossentropy-s{trial.seed}"
-    with labkit.start_run(__file__, trial, data.source, name, parent, "trial", EXPERIMENT) as run:
-        if not run.is_finished:
-            model = train(trial, data, run)
-            metrics = {"train_seconds": run.seconds, "parameters": model.count_params()}
-            metrics["best_epoch"] = int(np.argmin(run.history["val_loss"])) + 1
-            for part in ("train", "validation", "test"):  # the one look at the test volumes
-                x, y = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
-                found = score(model, x[:1000], y[:1000]) if part == "train" else score(model, x, y)
-                metrics |= {f"{part}_{key}": value for key, value in found.items()}
-            run.log_metrics(metrics)
-            model.save(run.folder / "model.keras")
-    return {"network": trial.network, "metrics": run.metrics, "history": run.history}
-
-
 # --- Main ----------------------------------------------------------------------------------------
 
 
-def examples(config: Config, data: Volumes) -> dict[str, np.ndarray]:
-    """Volumes to show with their titles: helices and their mirror images, or one of each class."""
-    if config.task != "helix":
-        shown = data.classes[:4]
-        return {name: data.x_train[data.y_train == data.classes.index(name)][0] for name in shown}
-    scenes = [draw_scene(np.random.default_rng(seed)) for seed in (3, 5)]
-    return {
-        f"{number}{mirror}: {data.classes[each.handedness]}": render(each)
-        for number, scene in zip("AB", scenes, strict=True)
-        for mirror, each in (("", scene), (" mirrored", scene.mirrored()))
-    }
+def examples(task: str, data: Volumes) -> dict[str, np.ndarray]:
+    """Volumes to show, by their titles: helices and their mirror images, or one of each class."""
+    if task == "helix":
+        return mirrored_pairs(data.classes)
+    shown = enumerate(data.classes[:4])
+    return {name: data.train.x[data.train.y == label][0] for label, name in shown}
 
 
-def track_as_handed_out(parameters: dict[str, str | int], architecture: dict) -> None:
-    """Name the active run as the hand-out does, log its parameters and the network's JSON."""
+def costs(run: labkit.Run, smoke: bool) -> list[dict]:
+    """What a training step costs at each setting, drawn in `cost.png`; one small one for smoke."""
+    if smoke:
+        small = conv3d_cost.Setting(filters=2, depth=8)
+        found = asdict(small) | conv3d_cost.measure(small, repeats=1)
+        found.pop("peak_mb", None)  # this process has had a higher one before
+        return [found]
+    rows = conv3d_cost.measure_all(conv3d_cost.every_setting())
+    run.save_figure("cost", conv3d_cost.cost_figure(rows))
+    return rows
+
+
+def track_as_handed_out(architecture: dict) -> None:
+    """Name the active run as the hand-out does, log its optimizer and the network's JSON."""
     mlflow.set_tag("mlflow.runName", PARENT)
-    mlflow.log_params(parameters)
+    mlflow.log_param("optimizer", "adam")
     mlflow.log_dict({"model_config": architecture}, "artifacts/model_architecture.json")
+
+
+def conclusions(outcomes: list[comparison.Outcome]) -> list[str]:
+    """What share of the test volumes each network gets right."""
+    accuracies = values(outcomes, "test_accuracy")
+    percents = {network: [100 * each for each in sample] for network, sample in accuracies.items()}
+    return [
+        f"{network}: {in_words(sample, 1, ' %')} of the test volumes."
+        for network, sample in percents.items()
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Train all networks, measure what they cost, conclude; the mean of every metric."""
     config = labkit.parse(Config, argv)
-    data = load(config.task, config.data, config.file, config.smoke)
+    data = load(config.data, config.smoke, config.task, config.file)
     name = "conv3d-adam-crossentropy"
     with labkit.start_run(__file__, config, data.source, name, experiment=EXPERIMENT) as run:
         if run.is_finished:
-            print(f"\n{(run.folder / 'report.md').read_text()}")
-            return run.metrics
+            return comparison.show_again(run)
         labkit.prepare(config.seed)
-        handed_out = models.build_conv3d(
-            data.x_train.shape[1:], config.filters_start, len(data.classes)
+        shape, classes = data.train.x.shape[1:], len(data.classes)
+        handed_out = models.build_conv3d(shape, config.filters_start, classes)
+        run.track(track_as_handed_out, json.loads(handed_out.to_json()))
+        outcomes = comparison.run_trials(
+            run, __file__, study,
+            lambda trial: load(trial.data, trial.smoke, trial.task, trial.file),
+            config.trials(), config.ray_address, "networks", EXPERIMENT,
+        )  # fmt: skip
+        run.save_figure("examples", slices_figure(examples(config.task, data)))
+        curves = curves_figure(outcomes, PANELS)
+        curves.axes[0].set_yscale("log")
+        run.save_figure("curves", curves)
+        final = np.mean(values(outcomes, "validation_loss")["conv3d"])
+        run.log_metrics({"final_val_loss": final})  # the hand-out's name
+        rows = costs(run, config.smoke)
+        return comparison.conclude(
+            run,
+            f"Volumes against slices: {config.task}",
+            outcomes,
+            COLUMNS,
+            conclusions(outcomes),
+            floors(data),
+            {"cost": rows},
+            f"## What a training step costs\n\n{conv3d_cost.cost_table(rows)}",
         )
-        run.track(track_as_handed_out, {"optimizer": "adam"}, json.loads(handed_out.to_json()))
-
-        networks = ("conv3d", "slices") if config.smoke else NETWORKS
-        seeds = range(config.seed, config.seed + (1 if config.smoke else config.seeds))
-        trials = [
-            Trial(**asdict(config) | {"network": network, "seed": seed, "seeds": 1})
-            for network in networks
-            for seed in seeds
-        ]
-        outcomes = labkit.fan_out(partial(run_trial, run.mlflow_id), trials, label="networks")
-        series: dict[str, list[float]] = {}
-        for outcome in outcomes:
-            for metric, value in outcome["metrics"].items():
-                series.setdefault(f"{outcome['network']}/{metric}", []).append(value)
-
-        if config.smoke:
-            small = Setting(filters=2, depth=8)
-            rows = [asdict(small) | measure(small, repeats=1)]
-            rows[0].pop("peak_mb", None)  # this process has had a higher one before
-        else:
-            rows = measure_all(every_setting())
-            run.save_figure("cost", cost_figure(rows))
-        run.save_figure("examples", examples_figure(examples(config, data)))
-        run.save_figure("curves", curves_figure(outcomes))
-
-        floor_values = floors(data)
-        metrics = {name: float(np.mean(sample)) for name, sample in series.items()} | floor_values
-        metrics["final_val_loss"] = metrics["conv3d/validation_loss"]  # the hand-out's name
-        run.log_metrics(metrics)
-        text = report(config.task, data.source, series, floor_values, rows)
-        print(f"\n{text}")
-        run.save_text("report.md", text)
-        conclusions = [
-            f"{network}: {percent(series[f'{network}/test_accuracy'])} of the test volumes."
-            for network in networks
-        ]
-        content = {"seeds": list(seeds), "series": series, "floors": floor_values}
-        content |= {"conclusions": conclusions, "details": {"cost": rows}}
-        run.save_text("comparison.json", json.dumps(content, indent=1))
-    return run.metrics
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 import labkit
 from labkit import figures, machine
+from labkit.results import markdown_table
 
 MODULE = "tp4_unet_conv3d.conv3d_cost"
 BATCH_SIZE = 8
@@ -120,25 +121,26 @@ def measure_apart(setting: Setting, repeats: int = 7) -> dict[str, float]:
 
 
 def measure_all(settings: Sequence[Setting], repeats: int = 7) -> list[dict]:
-    """One row a setting: its fields and what `measure` finds, with a progress bar."""
+    """A row per setting: its fields and what `measure` finds, with a progress bar."""
     bar = tqdm(settings, desc="memory and time", unit="setting")
     return [asdict(setting) | measure_apart(setting, repeats) for setting in bar]
 
 
 def cost_table(rows: list[dict]) -> str:
     """The rows as a Markdown table."""
+    header = [
+        "network", "kernel", "filters", "depth", "parameters",
+        f"outputs MB, batch of {BATCH_SIZE}", "measured peak MB", "ms per step",
+    ]  # fmt: skip
     lines = [
-        f"| network | kernel | filters | depth | parameters | outputs MB, batch of {BATCH_SIZE} | "
-        "measured peak MB | ms a step |",
-        "| --- |" + " --- |" * 7,
-    ]
-    for row in rows:
-        peak = f"{row['peak_mb']:.0f}" if "peak_mb" in row else ""
-        lines.append(
-            f"| {row['model']} | {row['kernel']} | {row['filters']} | {row['depth']} | "
-            f"{row['parameters']:,} | {row['activation_mb']:.1f} | {peak} | {row['step_ms']:.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+        [
+            row["model"], *(str(row[name]) for name in SWEEPS), f"{row['parameters']:,}",
+            f"{row['activation_mb']:.1f}", f"{row['peak_mb']:.0f}" if "peak_mb" in row else "",
+            f"{row['step_ms']:.0f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return markdown_table(header, lines)
 
 
 def cost_figure(rows: list[dict]) -> figures.Figure:

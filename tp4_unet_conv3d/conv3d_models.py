@@ -1,8 +1,12 @@
 """The hand-out's Conv3D and the networks it is compared with, all of the same two stages.
 
-Every network takes volumes of shape (B, depth, height, width, 1) with values 0..1 and ends in one
+Every network takes volumes of shape (B, depth, height, width, 1), from -1 to 3, and ends in one
 sigmoid, or in a softmax for more than two classes.
 """
+
+from __future__ import annotations
+
+import math
 
 import keras
 from keras import layers, ops
@@ -113,11 +117,4 @@ def activation_bytes(model: keras.Model) -> int:
     copy and are left out.
     """
     kept = [layer for layer in model.layers if "flatten" not in layer.name]
-    return 4 * sum(_size(layer.output.shape[1:]) for layer in kept)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for edge in shape:
-        size *= edge
-    return size
+    return 4 * sum(math.prod(layer.output.shape[1:]) for layer in kept)

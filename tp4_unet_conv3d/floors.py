@@ -4,66 +4,73 @@ A floor's free values, such as a threshold, are chosen on validation images for 
 Dice, by the same code that scores the network.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
 from tp4_unet_conv3d.metrics import overlap
 
+if TYPE_CHECKING:
+    from labkit import Data
+
 SCALES = (1.0, 2.0, 4.0)
 """Window sizes that `local_contrast` tries, standard deviations in pixels."""
 
 
-def floor_masks(
-    train_masks: np.ndarray,
-    validation: tuple[np.ndarray, np.ndarray, np.ndarray],
-    test_images: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Each floor's masks for the test images, (n, h, w) bool.
+def floor_masks(data: Data) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Each floor's masks for the test images, (n, h, w) bool, and the values chosen for them.
 
-    `validation` is images (n, h, w) float, masks (n, h, w) bool and groups (n,) int as in
-    `metrics.overlap`.
+    The parts of `data` are `SegmentationPart`s. Values are called `threshold_floor_<floor>`, or
+    `..._above` (1 where the target lies above the threshold, 0 below) and `..._scale`.
     """
-    images, masks, groups = validation
+    images, masks, groups = data.validation.images, data.validation.masks, data.validation.groups
+    test_images = data.test.images
     shape = test_images.shape
 
     def mean_dice(predicted: np.ndarray) -> float:
         return float(np.nanmean(overlap(predicted, masks, groups)[0]))
 
-    found = {"all_background": np.zeros(shape, bool)}
+    found, chosen = {"all_background": np.zeros(shape, bool)}, {}
 
-    frequency = train_masks.mean(axis=0)  # (h, w), 0 to 1
-    constants = [frequency >= level for level in np.unique(np.linspace(0, frequency.max(), 40))]
-    best = max(constants, key=lambda mask: mean_dice(np.broadcast_to(mask, masks.shape)))
-    found["constant_mask"] = np.broadcast_to(best, shape)
+    frequency = data.train.masks.mean(axis=0)  # (h, w), 0 to 1
+    level = max(
+        np.unique(np.linspace(0, frequency.max(), 40)),
+        key=lambda level: mean_dice(np.broadcast_to(frequency >= level, masks.shape)),
+    )
+    found["constant_mask"] = np.broadcast_to(frequency >= level, shape)
+    chosen["constant_mask"] = level
 
-    cut, _ = _best_cut(images, mean_dice)
-    found["threshold"] = cut(test_images)
+    _, cut, above = _best_cut(images, mean_dice)
+    found["threshold"] = (test_images >= cut) == above
+    chosen |= {"threshold": cut, "threshold_above": above}
 
-    sides = {True: _otsu_masks(images), False: ~_otsu_masks(images)}
-    bright = max(sides, key=lambda side: mean_dice(sides[side]))
-    found["otsu"] = _otsu_masks(test_images) == bright
+    bright = _otsu_masks(images)
+    above = mean_dice(bright) >= mean_dice(~bright)
+    found["otsu"] = _otsu_masks(test_images) == above
+    chosen["otsu_above"] = above
 
     cuts = {scale: _best_cut(local_contrast(images, scale), mean_dice) for scale in SCALES}
-    scale = max(cuts, key=lambda scale: cuts[scale][1])
-    found["local_contrast"] = cuts[scale][0](local_contrast(test_images, scale))
-    return found
+    scale = max(cuts, key=lambda scale: cuts[scale][0])
+    _, cut, above = cuts[scale]
+    found["local_contrast"] = (local_contrast(test_images, scale) >= cut) == above
+    chosen |= {"local_contrast": cut, "local_contrast_above": above, "local_contrast_scale": scale}
+    return found, {f"threshold_floor_{name}": float(value) for name, value in chosen.items()}
 
 
 def _best_cut(
     values: np.ndarray, mean_dice: Callable[[np.ndarray], float]
-) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
-    """The cut above or below one value for all images with the highest mean Dice, and that."""
+) -> tuple[float, float, bool]:
+    """The highest mean Dice of one cut for all images; the cut; is the target above it?"""
     spread = np.linspace(values.min(), values.max(), 33)
-    candidates = np.unique([*np.percentile(values, range(0, 100, 4)), *spread])
-    scored = [
-        (mean_dice(values >= cut if above else values < cut), cut, above)
-        for cut in candidates
+    return max(
+        (mean_dice((values >= cut) == above), float(cut), above)
+        for cut in np.unique([*np.percentile(values, range(0, 100, 4)), *spread])
         for above in (True, False)
-    ]
-    score, cut, above = max(scored)
-    return lambda images: (images >= cut) == above, score
+    )
 
 
 def otsu(image: np.ndarray, bins: int = 256) -> float:

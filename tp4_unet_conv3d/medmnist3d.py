@@ -1,31 +1,40 @@
 """MedMNIST3D's Organ and Nodule sets, read from the official files.
 
-J. Yang et al., "MedMNIST v2" (Scientific Data 10:41, 2023), CC BY 4.0. The files stand at
-https://zenodo.org/records/10519652: put `organmnist3d.npz` or `nodulemnist3d.npz`, or the `_64`
-files of 64^3 voxels, into the folder that LABKIT_DATA names. Nothing is downloaded for you.
+J. Yang et al., "MedMNIST v2" (Scientific Data 10:41, 2023). Put `organmnist3d.npz` or
+`nodulemnist3d.npz`, or the `_64` files of 64^3 voxels, into the folder that LABKIT_DATA names.
+Nothing is downloaded for you.
 """
 
-import hashlib
-import io
-import os
-import sys
-import zipfile
-import zlib
+from __future__ import annotations
+
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import labkit
-from labkit.arguments import fail
+from labkit.datasets import Part
+from labkit.files import UNREADABLE, DataError, Origin, obtain, verify
 from tp4_unet_conv3d.volumes import Volumes
 
 PAGE = "https://zenodo.org/records/10519652"
+ORIGINS = {
+    task: Origin(
+        name=f"{task.capitalize()}MNIST3D",
+        credit="J. Yang et al., MedMNIST v2",
+        licence="CC BY 4.0",
+        files=(f"{task}mnist3d.npz", f"{task}mnist3d_64.npz"),
+        page=PAGE,
+        sample="generated ellipsoids of 28^3 voxels, 50 of each class",
+    )
+    for task in ("organ", "nodule")
+}
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What is known of one official set."""
+class Layout:
+    """What an official file of a set holds."""
 
     classes: tuple[str, ...]
     counts: dict[str, int]
@@ -34,8 +43,8 @@ class Origin:
     """Published MD5 of the file, for each edge length in voxels (medmnist 3.0.2)."""
 
 
-ORIGINS = {
-    "organ": Origin(
+LAYOUTS = {
+    "organ": Layout(
         classes=(
             "liver", "kidney-right", "kidney-left", "femur-right", "femur-left", "bladder",
             "heart", "lung-right", "lung-left", "spleen", "pancreas",
@@ -43,7 +52,7 @@ ORIGINS = {
         counts={"train": 971, "val": 161, "test": 610},
         md5={28: "a0c5a1ff56af4f155c46d46fbb45a2fe", 64: "58a2205adf14a9d0a189cb06dc78bf10"},
     ),
-    "nodule": Origin(
+    "nodule": Layout(
         classes=("benign", "malignant"),
         counts={"train": 1158, "val": 165, "test": 310},
         md5={28: "8755a7e9e05a4d9ce80a24c3e7a256f3", 64: "c47c5b7d457bf6332200d2ea6d64ecd8"},
@@ -54,100 +63,72 @@ ORIGINS = {
 def load_medmnist3d(task: str, choice: labkit.DataChoice = "auto", file: str = "") -> Volumes:
     """The set of `task`, organ or nodule, in its official parts.
 
-    `file` is an official `.npz` file; without it, `<task>mnist3d.npz` is looked for in
-    `$LABKIT_DATA`. A file that is given, and `real`, leave with exit code 2 when there is nothing
-    to read; `auto` then warns and gives the sample: see `sample_volumes`.
+    `file` is an official `.npz` file; without it, those of `ORIGINS` are looked for. A file that is
+    given, and `real`, leave with exit code 2 when there is nothing to read; `auto` then warns and
+    gives the sample: see `sample_parts`.
     """
-    origin = ORIGINS[task]
-    if choice == "sample":
-        return sample_volumes(origin.classes)
-    folder = os.environ.get("LABKIT_DATA")
-    if file:
-        path = Path(file).expanduser()
-    elif folder:
-        path = Path(folder).expanduser() / f"{task}mnist3d.npz"
-    else:
-        path = None
-    try:
-        if path is None:
-            raise labkit.DataError("LABKIT_DATA: not set")
-        return read_medmnist3d(path, origin)
-    except labkit.DataError as error:
-        reason = str(error)
-    advice = f"Put {task}mnist3d.npz from {PAGE} into a folder and set LABKIT_DATA to that folder."
-    if choice == "real" or file:
-        fail(f"{task.capitalize()}MNIST3D can't be had: {reason}\n{advice}")
-    print(
-        f"warning: {task.capitalize()}MNIST3D can't be had ({reason}), so this run uses a sample: "
-        f"generated ellipsoids.\nIts figures are not MedMNIST figures. {advice}",
-        file=sys.stderr,
+    layout = LAYOUTS[task]
+    parts, source = obtain(
+        ORIGINS[task],
+        choice,
+        partial(read_parts, layout=layout),
+        partial(sample_parts, len(layout.classes)),
+        Path(file).expanduser() if file else None,
     )
-    return sample_volumes(origin.classes)
+    return Volumes(source, *parts, layout.classes)
 
 
-def read_medmnist3d(path: Path, origin: Origin) -> Volumes:
-    """The volumes of an official file, checked by shape, labels and published MD5.
+def read_parts(path: Path, layout: Layout) -> tuple[list[Part], str]:
+    """Training, validation and test part of an official file, and its SHA-256.
 
     Keys `{train,val,test}_images`, (n, edge, edge, edge) uint8, and `{train,val,test}_labels`,
     (n, 1) uint8. Raises `labkit.DataError` for an absent, truncated, changed or foreign file,
-    naming it and what is wrong.
+    naming it and what is wrong: shapes, labels and published MD5 are checked.
     """
-    arrays = {}
     try:
-        content = path.read_bytes()
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            for part in origin.counts:
-                for kind in ("images", "labels"):
-                    arrays[f"{part}_{kind}"] = archive[f"{part}_{kind}"]
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
+            arrays = {
+                f"{part}_{kind}": archive[f"{part}_{kind}"]
+                for part in layout.counts
+                for kind in ("images", "labels")
+            }
     except FileNotFoundError as error:
-        raise labkit.DataError(f"{path}: absent") from error
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise labkit.DataError(f"{path}: truncated or unreadable ({error})") from error
+        raise DataError(f"{path}: absent") from error
+    except UNREADABLE as error:
+        raise DataError(f"{path}: truncated or unreadable ({error})") from error
     edge = (0, *arrays["train_images"].shape)[-1]
-    for part, count in origin.counts.items():
-        for name, shape in (
-            (f"{part}_images", (count, edge, edge, edge)),
-            (f"{part}_labels", (count, 1)),
-        ):
-            found = arrays[name]
-            if edge not in origin.md5 or found.shape != shape or found.dtype != np.uint8:
-                raise labkit.DataError(
-                    f"{path}: {name} is {found.dtype} {found.shape}, expected uint8 {shape} "
-                    f"with edges of {' or '.join(map(str, origin.md5))}"
+    for part, count in layout.counts.items():
+        expected = {"images": (count, edge, edge, edge), "labels": (count, 1)}
+        for kind, shape in expected.items():
+            found = arrays[f"{part}_{kind}"]
+            if edge not in layout.md5 or found.shape != shape or found.dtype != np.uint8:
+                raise DataError(
+                    f"{path}: {part}_{kind} is {found.dtype} {found.shape}, expected uint8 {shape} "
+                    f"with edges of {' or '.join(map(str, layout.md5))}"
                 )
-        if arrays[f"{part}_labels"].max() >= len(origin.classes):
-            raise labkit.DataError(f"{path}: {part}_labels has labels above the last class")
-    found_md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found_md5 != origin.md5[edge]:
-        raise labkit.DataError(
-            f"{path}: MD5 is {found_md5}, the official file's is {origin.md5[edge]}"
-        )
-    return Volumes(
-        f"real:{hashlib.sha256(content).hexdigest()[:8]}",
-        origin.classes,
-        arrays["train_images"], arrays["train_labels"][:, 0],
-        arrays["val_images"], arrays["val_labels"][:, 0],
-        arrays["test_images"], arrays["test_labels"][:, 0],
-    )  # fmt: skip
+        if arrays[f"{part}_labels"].max() >= len(layout.classes):
+            raise DataError(f"{path}: {part}_labels has labels above the last class")
+    sha256 = verify(path, f"md5:{layout.md5[edge]}")
+    return [Part(arrays[f"{p}_images"], arrays[f"{p}_labels"][:, 0]) for p in layout.counts], sha256
 
 
-def sample_volumes(classes: tuple[str, ...]) -> Volumes:
+def sample_parts(classes: int) -> list[Part]:
     """Generated stand-ins of 28^3 voxels: one ellipsoid each, its axes are those of its class.
 
-    30 volumes a class for training, 10 for validation and 10 for test; size, place and noise are
-    random, seed 0.
+    30 volumes of each class for training, 10 for validation and 10 for test; size, place and noise
+    are random, seed 0.
     """
     rng = np.random.default_rng(0)
-    axes = rng.uniform(4, 11, (len(classes), 3))
+    axes = rng.uniform(4, 11, (classes, 3))
     grid = np.stack(np.meshgrid(*[np.arange(28) - 13.5] * 3, indexing="ij"), axis=-1)
     parts = []
-    for each in (30, 10, 10):
-        labels = rng.permutation(np.repeat(np.arange(len(classes), dtype=np.uint8), each))
+    for count in (30, 10, 10):
+        labels = rng.permutation(np.repeat(np.arange(classes, dtype=np.uint8), count))
         volumes = np.empty((len(labels), 28, 28, 28), np.uint8)
         for volume, label in zip(volumes, labels, strict=True):
             scaled = (grid - rng.uniform(-2, 2, 3)) / (axes[label] * rng.uniform(0.9, 1.1))
             inside = (scaled**2).sum(axis=-1) < 1
             grey = np.where(inside, rng.uniform(120, 160), 80) + rng.normal(0, 20, inside.shape)
             volume[:] = np.clip(grey, 0, 255)
-        parts += [volumes, labels]
-    return Volumes("sample", classes, *parts)
+        parts.append(Part(volumes, labels))
+    return parts

@@ -27,21 +27,21 @@ def conv_block(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
     return x
 
 
-def build_unet(width: int = HANDOUT_WIDTH) -> keras.Model:
+def build_unet(width: int = HANDOUT_WIDTH, depth: int = DEPTH) -> keras.Model:
     """The U-Net of Ronneberger et al. (MICCAI 2015), as the hand-out scales it.
 
-    `width` filters at full resolution, doubled at each of the three poolings. With 32 it is the
-    hand-out's: 32, 64, 128, a bottleneck of 256, 1,930,657 parameters. The shapes below are
-    for `width` 32.
+    `width` filters at full resolution, doubled at each of the `depth` poolings. With 32 and 3 it
+    is the hand-out's: 32, 64, 128, a bottleneck of 256, 1,930,657 parameters. The shapes below are
+    those of the hand-out's.
     """
     inputs = x = keras.Input((SIZE, SIZE, 1))
     passed = []
-    for level in range(DEPTH):
+    for level in range(depth):
         x = conv_block(x, width << level)  # (B, 128, 128, 32), (B, 64, 64, 64), (B, 32, 32, 128)
         passed.append(x)
         x = keras.layers.MaxPooling2D(2)(x)  # half the size
-    x = conv_block(x, width << DEPTH)  # (B, 16, 16, 256)
-    for level in reversed(range(DEPTH)):
+    x = conv_block(x, width << depth)  # (B, 16, 16, 256)
+    for level in reversed(range(depth)):
         x = keras.layers.Conv2DTranspose(width << level, 2, strides=2, padding="same")(x)
         x = keras.layers.Concatenate()([x, passed[level]])  # detail that pooling has dropped
         x = conv_block(x, width << level)  # (B, 32, 32, 128), (B, 64, 64, 64), (B, 128, 128, 32)

@@ -16,6 +16,8 @@ generator of its own, keyed by level, part and number: parts share no image, and
 hundred images of a part are the same whether a hundred or a thousand are asked for.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 

@@ -17,41 +17,45 @@ References: Ronneberger et al. (MICCAI 2015), Çiçek et al. (MICCAI 2016) for t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 import labkit
-from labkit import figures
+from labkit import comparison, figures, lgg
+from labkit.datasets import Data, Part
+from labkit.evidence import values
 from labkit.results import in_words
-from tp4_unet_conv3d import mri
+from tp4_unet_conv3d import segmentation
 from tp4_unet_conv3d.models import build_volume_unet, forward_flops
-from tp4_unet_conv3d.unet_segmentation import (
-    PEAK_RATE,
-    Part,
-    compile_model,
-    convergence,
-    floors,
-    overlay_figure,
-)
 from tp4_unet_conv3d.volumes import tubes
 
 keras = labkit.lazy("keras")
 measures = labkit.lazy("tp4_unet_conv3d.metrics")
 augmentation = labkit.lazy("tp4_unet_conv3d.augmentation")
+batches = labkit.lazy("labkit.batches")
 
 NETWORKS = {"slices": 1, "volumes": 3}
 """Depth of the kernels."""
 LOSS = "bce+dice"
 COUNTS = {"train": 300, "validation": 60, "test": 150}
-SMOKE_COUNTS = {"train": 8, "validation": 4, "test": 4}
+SMOKE_COUNTS = {"train": 4, "validation": 4, "test": 4}
+TARGET = segmentation.TARGET_DICE
+EPOCHS_TO, SECONDS_TO = f"epochs_to_dice_{TARGET}", f"seconds_to_dice_{TARGET}"
+COLUMNS = {
+    "dice": "Dice by volume",
+    "iou": "IoU",
+    "boundary_f1": "contours F1, slices",
+    EPOCHS_TO: f"epochs to validation Dice {TARGET}",
+    SECONDS_TO: "seconds to it",
+    "train_seconds": "seconds",
+}
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(comparison.Settings):
     """Settings of the comparison."""
 
     data: labkit.DataChoice = "auto"
@@ -60,30 +64,40 @@ class Config:
     """Filters at full resolution, 1 or more."""
     epochs: int | None = None
     """Passes over the training volumes, 1 or more; if not given 12, on MRI 40."""
-    seeds: int = 3
-    """Trainings of each network, 1 or more."""
-    seed: int = 0
-    """The first seed, of weights, order and mirroring; never of the volumes. The others follow."""
-    smoke: bool = False
-    """One seed and epoch of narrow networks on few volumes: to see that everything runs."""
-    resume: bool = False
-    """Go on with an interrupted comparison: its finished trainings are not repeated."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, width=1, epochs=1, seeds=1, seed=0)
+        super().__post_init__()
+        labkit.at_least(self, width=1, epochs=1)
+
+    def trials(self) -> list[Trial]:
+        """Both networks with every seed."""
+        shared = ("data", "width", "epochs", "smoke", "resume")
+        settings = {name: getattr(self, name) for name in shared}
+        return [
+            Trial(configuration=network, seed=seed, **settings)
+            for seed in self.all_seeds
+            for network in NETWORKS
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial(Config):
-    """One training of one network."""
+class Trial(comparison.Trial):
+    """One training of the network `configuration`."""
 
-    network: str
+    data: labkit.DataChoice
+    width: int
+    epochs: int | None
+
+    @property
+    def run_name(self) -> str:
+        """Such as `unet_volumes8-adam-bce+dice-s0`."""
+        return f"unet_{self.configuration}{self.width}-adam-{LOSS}-s{self.seed}"
 
     @property
     def passes(self) -> int:
         """Epochs of this training."""
-        return 1 if self.smoke else self.epochs or (40 if self.data == "real" else 12)
+        return 2 if self.smoke else self.epochs or (40 if self.data == "real" else 12)
 
     @property
     def batch_size(self) -> int:
@@ -91,95 +105,99 @@ class Trial(Config):
         return 2 if self.data == "real" else 4
 
 
-@dataclass(frozen=True)
-class Volumes:
-    """Volumes of one part and their masks."""
+# --- Data ----------------------------------------------------------------------------------------
 
-    inputs: np.ndarray
-    """(n, d, h, w, 1) float32."""
-    masks: np.ndarray
-    """(n, d, h, w) bool."""
+
+class Volumes(Part):
+    """Volumes `x` (n, d, h, w, 1) float32 and their masks `y` (n, d, h, w) bool."""
 
     @property
     def targets(self) -> np.ndarray:
         """(n, d, h, w, 1) float32."""
-        return self.masks[..., None].astype(np.float32)
+        return self.y[..., None].astype(np.float32)
 
-    def slices(self) -> Part:
+    def slices(self) -> segmentation.SegmentationPart:
         """The same as slices (n d, h, w), which are scored together by volume."""
-        count, depth, height, width = self.masks.shape
-        return Part(
-            self.inputs.reshape(-1, height, width, 1),
-            self.masks.reshape(-1, height, width).astype(np.uint8),
+        count, depth, height, width = self.y.shape
+        return segmentation.SegmentationPart(
+            self.x.reshape(-1, height, width, 1),
+            self.y.reshape(-1, height, width).astype(np.uint8),
             np.repeat(np.arange(count), depth),
         )
 
 
 @lru_cache(maxsize=1)
-def load(data: labkit.DataChoice, smoke: bool) -> tuple[dict[str, Volumes], str]:
-    """The parts train, validation and test, and the data source."""
-    if data == "real":
-        parts, source = mri.load_volumes(2 if smoke else None)
-        return {part: Volumes(*arrays) for part, arrays in parts.items()}, source
+def load(choice: labkit.DataChoice, smoke: bool) -> Data:
+    """Whole MRI volumes where `choice` is `real`, otherwise simulated tubes; parts are `Volumes`.
+
+    Leaves with exit code 2 where the MRI volumes can't be had.
+    """
+    if choice == "real":
+        found, source = lgg.load_volumes(2 if smoke else None)
+        return Data(source, **{part: Volumes(*arrays) for part, arrays in found.items()})
     counts = SMOKE_COUNTS if smoke else COUNTS
     drawn = {part: tubes(count, stream) for stream, (part, count) in enumerate(counts.items())}
-    return {
-        part: Volumes(volumes[..., None] / np.float32(128) - 1, masks)
-        for part, (volumes, masks) in drawn.items()
-    }, "simulated:tubes"
+    parts = {
+        part: Volumes(grey[..., None] / np.float32(128) - 1, masks)
+        for part, (grey, masks) in drawn.items()
+    }
+    return Data("simulated:tubes", **parts)
 
 
 # --- Training ------------------------------------------------------------------------------------
 
 
-def build(trial: Trial, shape: tuple[int, int, int]) -> keras.Model:
-    """The trial's network, with fresh weights of its seed."""
+def study(trial: Trial, data: Data, run: labkit.Run) -> dict[str, float]:
+    """Train a U-Net; choose epoch and threshold on validation, open the test volumes once."""
     labkit.prepare(trial.seed)
     width = min(2, trial.width) if trial.smoke else trial.width
-    return build_volume_unet(shape, width, NETWORKS[trial.network])
-
-
-def train(
-    model: keras.Model, trial: Trial, parts: dict[str, Volumes], run: labkit.Run
-) -> keras.Model:
-    """Fit `model`; return it with the weights of the best validation Dice."""
-    training, validation = parts["train"], parts["validation"]
-    sequence = augmentation.SegmentationBatches(
-        training.inputs, training.targets, trial.batch_size, trial.seed, run.first_epoch,
-        augment=augmentation.mirror,
+    model = build_volume_unet(data.train.y.shape[1:], width, NETWORKS[trial.configuration])
+    sequence = batches.Batches(
+        data.train.x, data.train.targets, trial.batch_size, trial.seed, run.first_epoch,
+        augmentation.mirror,
     )  # fmt: skip
-    steps = trial.passes * len(sequence)
-    rate = keras.optimizers.schedules.CosineDecay(
-        PEAK_RATE / 30, steps - steps // 10, warmup_target=PEAK_RATE, warmup_steps=steps // 10
-    )
-    compile_model(model, LOSS, keras.optimizers.Adam(rate))
+    rate = segmentation.one_cycle(trial.passes * len(sequence))
+    segmentation.compile_model(model, LOSS, keras.optimizers.Adam(rate))
+    model.run_eagerly = trial.smoke  # to trace its graph takes longer than a few steps
     model.fit(
         sequence,
-        validation_data=(validation.inputs, validation.targets),
+        validation_data=(data.validation.x, data.validation.targets),
         validation_batch_size=trial.batch_size,
         epochs=trial.passes,
         initial_epoch=run.first_epoch,
-        shuffle=False,  # SegmentationBatches shuffles, in an order that a resumed run repeats
-        callbacks=[
-            keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda epoch, logs: logs.update(seconds=run.seconds)
-            ),
-            run.keeps_best("val_dice", "max"),
-            run.checkpoints(model),
-        ],
+        shuffle=False,  # Batches shuffles, in an order that a resumed run repeats
+        callbacks=segmentation.callbacks(model, run),
         verbose=0,
     )
     model.load_weights(run.best_file)
-    return model
+    model.save(run.folder / "model.keras")
+    validation = data.validation.slices()
+    probabilities = probabilities_of(model, data.validation, trial.batch_size)
+    threshold = measures.choose_threshold(probabilities, validation.masks, validation.groups)
+    test = data.test.open()
+    probabilities = probabilities_of(model, test, trial.batch_size)
+    np.save(run.folder / "answers.npy", np.packbits(probabilities > threshold))
+    return {
+        "train_seconds": run.history["seconds"][-1],
+        **segmentation.convergence(run.history),
+        "parameters": model.count_params(),
+        "gigaflop_per_volume": forward_flops(model) / 1e9,
+        "threshold": threshold,
+        "best_epoch": int(np.argmax(run.history["val_dice"])) + 1,
+        "validation_dice": max(run.history["val_dice"]),
+        **score(probabilities, test.slices(), threshold),
+    }
 
 
 def probabilities_of(model: keras.Model, part: Volumes, batch_size: int) -> np.ndarray:
     """(n d, h, w) probabilities of the target."""
-    found = model.predict(part.inputs, batch_size=batch_size, verbose=0)
+    found = model.predict(part.x, batch_size=batch_size, verbose=0)
     return found.reshape(-1, *found.shape[2:4])
 
 
-def score(probabilities: np.ndarray, slices: Part, threshold: float) -> dict[str, float]:
+def score(
+    probabilities: np.ndarray, slices: segmentation.SegmentationPart, threshold: float
+) -> dict[str, float]:
     """Dice and IoU of volumes, and what slices don't show: contours and empty slices."""
     predicted, masks = probabilities > threshold, slices.masks
     dice, iou = measures.overlap(predicted, masks, slices.groups)
@@ -193,52 +211,12 @@ def score(probabilities: np.ndarray, slices: Part, threshold: float) -> dict[str
     return {name: float(value) for name, value in metrics.items()}
 
 
-def run_trial(parent: str, trial: Trial) -> dict:
-    """Train once as a child of the MLflow run `parent`, or find it finished; what was measured."""
-    parts, source = load(trial.data, trial.smoke)
-    name = f"unet_{trial.network}{trial.width}-adam-{LOSS}-s{trial.seed}"
-    with labkit.start_run(__file__, trial, source, name, parent, "trial") as run:
-        if not run.is_finished:
-            model = build(trial, parts["train"].masks.shape[1:])
-            train(model, trial, parts, run)
-            metrics = {"train_seconds": run.history["seconds"][-1], **convergence(run.history)}
-            metrics["parameters"] = model.count_params()
-            metrics["gigaflop_per_volume"] = forward_flops(model) / 1e9
-            validation, test = parts["validation"].slices(), parts["test"].slices()
-            probabilities = probabilities_of(model, parts["validation"], trial.batch_size)
-            metrics["threshold"] = measures.choose_threshold(
-                probabilities, validation.masks, validation.groups
-            )
-            metrics["validation_dice"] = max(run.history["val_dice"])
-            probabilities = probabilities_of(model, parts["test"], trial.batch_size)
-            run.log_metrics(metrics | score(probabilities, test, metrics["threshold"]))
-            np.save(run.folder / "answers.npy", np.packbits(probabilities > metrics["threshold"]))
-            model.save(run.folder / "model.keras")
-    packed = np.load(run.folder / "answers.npy")
-    masks = parts["test"].slices().masks
-    return {
-        "network": trial.network,
-        "metrics": run.metrics,
-        "history": run.history,
-        "predictions": np.unpackbits(packed, count=masks.size).reshape(masks.shape).astype(bool),
-    }
-
-
 # --- Conclusion ----------------------------------------------------------------------------------
 
 
-def of_network(outcomes: list[dict], network: str, metric: str) -> list[float]:
-    """`metric` of `network` over the seeds that have it: a target may never be reached."""
-    return [
-        outcome["metrics"][metric]
-        for outcome in outcomes
-        if outcome["network"] == network and metric in outcome["metrics"]
-    ]
-
-
-def conclusions(outcomes: list[dict]) -> list[str]:
+def conclusions(outcomes: list[comparison.Outcome]) -> list[str]:
     """What the figures allow to say, computed from them."""
-    dice = {network: of_network(outcomes, network, "dice") for network in NETWORKS}
+    dice, seconds = values(outcomes, "dice"), values(outcomes, "train_seconds")
     apart = min(dice["volumes"]) > max(dice["slices"])
     found = [
         f"Test Dice by volume: {in_words(dice['volumes'])} with 3x3x3 kernels, "
@@ -247,99 +225,72 @@ def conclusions(outcomes: list[dict]) -> list[str]:
            if apart else "the seeds overlap.")
     ]  # fmt: skip
     for network in NETWORKS:
-        epochs = of_network(outcomes, network, "epochs_to_dice_0.8")
+        epochs, clock = (values(outcomes, metric)[network] for metric in (EPOCHS_TO, SECONDS_TO))
         runs = len(dice[network])
-        told = f"{network}: {len(epochs)} of {runs} trainings reach validation Dice 0.8"
+        told = f"{network}: {len(epochs)} of {runs} trainings reach validation Dice {TARGET}"
         if epochs:
-            seconds = of_network(outcomes, network, "seconds_to_dice_0.8")
-            told += f", after {np.mean(epochs):.1f} epochs and {np.mean(seconds):.0f} s in the mean"
-        found.append(told + ".")
-    seconds = {network: of_network(outcomes, network, "train_seconds") for network in NETWORKS}
+            told += f", after {np.mean(epochs):.1f} epochs and {np.mean(clock):.0f} s in the mean"
+        found.append(f"{told}.")
     ratio = np.divide(seconds["volumes"], seconds["slices"])
     found.append(f"An epoch of volumes takes {in_words(list(ratio), 1)} times as long.")
     return found
 
 
-def curves_figure(outcomes: list[dict]) -> figures.Figure:
+def curves_figure(outcomes: list[comparison.Outcome]) -> figures.Figure:
     """Validation Dice of every training, against epochs and against seconds."""
     figure, axes = figures.subplots(1, 2, size=(11, 4.2))
-    for place, network in enumerate(NETWORKS):
-        runs = [outcome["history"] for outcome in outcomes if outcome["network"] == network]
-        for number, history in enumerate(runs):
-            label = None if number else network
-            epochs = np.arange(1, len(history["val_dice"]) + 1)
-            for axis, x in zip(axes, (epochs, history["seconds"]), strict=True):
-                axis.plot(x, history["val_dice"], marker=".", color=f"C{place}", alpha=0.8,
-                          label=label)  # fmt: skip
+    for number, outcome in enumerate(outcomes):
+        history, place = outcome.history, list(NETWORKS).index(outcome.configuration)
+        label = outcome.configuration if number < len(NETWORKS) else None
+        epochs = np.arange(1, len(history["val_dice"]) + 1)
+        for axis, x in zip(axes, (epochs, history["seconds"]), strict=True):
+            axis.plot(x, history["val_dice"], ".-", color=f"C{place}", alpha=0.8, label=label)
     for axis, name in zip(axes, ("epoch", "seconds, validation included"), strict=True):
-        axis.axhline(0.8, color="0.6", linestyle=":", linewidth=1)
+        axis.axhline(TARGET, color="0.6", linestyle=":", linewidth=1)
         axis.set(xlabel=name, ylim=(0, 1), title="Validation Dice (by volume, at 0.5)")
     axes[0].xaxis.get_major_locator().set_params(integer=True)
     axes[0].legend(loc="lower right")
     return figure
 
 
-def predictions_figure(outcomes: list[dict], test: Part, depth: int) -> figures.Figure:
+def predictions_figure(outcomes: list[comparison.Outcome], test: Volumes) -> figures.Figure:
     """Slices of the first two test volumes: truth, and both networks' predictions of one seed."""
+    slices, depth = test.slices(), test.y.shape[1]
     depths = np.linspace(0.2, 0.8, 5) * depth
     chosen = np.concatenate([depths.astype(int), depth + depths.astype(int)])
-    predictions = {"truth": test.masks}
-    for outcome in outcomes:
-        predictions.setdefault(outcome["network"], outcome["predictions"])
+    predictions = {"truth": slices.masks}
+    for outcome in outcomes[: len(NETWORKS)]:  # those of the first seed
+        packed = np.load(outcome.path / "answers.npy")
+        bits = np.unpackbits(packed, count=slices.masks.size)
+        predictions[outcome.configuration] = bits.reshape(slices.masks.shape).astype(bool)
     titles = [f"volume {index // depth}\nslice {index % depth}" for index in chosen]
-    return overlay_figure(test, predictions, chosen, titles)
+    return segmentation.overlay_figure(slices, predictions, chosen, titles)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Train all, compare, track; return the mean of every metric of each network."""
     config = labkit.parse(Config, argv)
-    labkit.prepare(config.seed)
-    parts, source = load(config.data, config.smoke)
-    with labkit.start_run(
-        __file__, config, source, f"unet_volumes{config.width}-adam-{LOSS}"
-    ) as run:
+    data = load(config.data, config.smoke)
+    name = f"unet_volumes{config.width}-adam-{LOSS}"
+    with labkit.start_run(__file__, config, data.source, name) as run:
         if run.is_finished:
-            print(f"\n{(run.folder / 'report.md').read_text()}")
-            return run.metrics
-        seeds = range(config.seed, config.seed + (1 if config.smoke else config.seeds))
-        trials = [
-            Trial(**asdict(config) | {"network": network, "seed": seed, "seeds": 1})
-            for seed in seeds
-            for network in NETWORKS
-        ]
-        outcomes = labkit.fan_out(partial(run_trial, run.mlflow_id), trials, label="networks")
-        slices = {part: volumes.slices() for part, volumes in parts.items()}
-        floor_values, _ = floors(slices)
-        names = dict.fromkeys(key for outcome in outcomes for key in outcome["metrics"])
-        series = {
-            f"{network}/{metric}": sample
-            for metric in names
-            for network in NETWORKS
-            if (sample := of_network(outcomes, network, metric))
-        }
+            return comparison.show_again(run)
+        trials = config.trials()
+        outcomes = comparison.run_trials(
+            run, __file__, study, lambda trial: load(trial.data, trial.smoke),
+            trials, config.ray_address, "networks",
+        )  # fmt: skip
         run.save_figure("curves", curves_figure(outcomes))
-        run.save_figure(
-            "answers", predictions_figure(outcomes, slices["test"], parts["test"].masks.shape[1])
-        )
-        found = conclusions(outcomes)
-        text = (
-            f"# A U-Net of slices against one of volumes\n\nData: {source}. Seeds {list(seeds)}, "
-            f"{trials[0].passes} epochs.\n\n"
-            + "".join(
-                f"- floor, {key.removeprefix('floor_').replace('_', ' ')}: Dice {value:.3f}\n"
-                for key, value in floor_values.items()
-            )
-            + "".join(f"- {sentence}\n" for sentence in found)
-        )
-        print(f"\n{text}")
-        run.save_text("report.md", text)
-        content = {"seeds": list(seeds), "series": series, "floors": floor_values}
-        content |= {"conclusions": found, "details": {"epochs": trials[0].passes}}
-        run.save_text("comparison.json", json.dumps(content, indent=1))
-        run.log_metrics(
-            {key: float(np.mean(values)) for key, values in series.items()} | floor_values
-        )
-    return run.metrics
+        run.save_figure("answers", predictions_figure(outcomes, data.test))
+        parts = {part: getattr(data, part).slices() for part in ("train", "validation", "test")}
+        found, _ = segmentation.floors(replace(data, **parts))
+        run.log_metrics(found)
+        return comparison.conclude(
+            run, "A U-Net of slices against one of volumes", outcomes, COLUMNS,
+            conclusions(outcomes),
+            {name: value for name, value in found.items() if name.startswith("floor_")},
+            {"epochs": trials[0].passes},
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

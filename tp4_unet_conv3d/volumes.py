@@ -17,9 +17,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
+
+from labkit import figures
+from labkit.datasets import Data, Part
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIZE = 32
 """Voxels along each edge of a volume."""
@@ -28,21 +35,11 @@ LEFT, RIGHT = 0, 1
 
 
 @dataclass(frozen=True)
-class Volumes:
-    """A labelled set of volumes in three fixed parts."""
+class Volumes(Data):
+    """Volumes in three parts: `x` (n, depth, height, width) uint8 0 to 255, `y` (n,) uint8."""
 
-    source: str
-    """`real:<8 digits of a SHA-256>`, `simulated:<the same>` or `sample`."""
     classes: tuple[str, ...]
-    """Name of each label."""
-    x_train: np.ndarray
-    """(n, depth, height, width) uint8, 0 to 255; the other parts alike."""
-    y_train: np.ndarray
-    """(n,) uint8 labels from 0; the other parts alike."""
-    x_validation: np.ndarray
-    y_validation: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
+    """Name of each label in `y`."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +167,7 @@ def helices(train: int = 1200, validation: int = 300, test: int = 1000) -> Volum
 
     The counts are volumes. A smaller part is the beginning of a larger one.
     """
-    arrays: dict[str, np.ndarray] = {}
+    parts: dict[str, Part] = {}
     digest = hashlib.sha256()
     with tqdm(total=train + validation + test, desc="helices", unit="volume", leave=False) as bar:
         counts = {"train": train, "validation": validation, "test": test}
@@ -181,6 +178,49 @@ def helices(train: int = 1200, validation: int = 300, test: int = 1000) -> Volum
                 scene = draw_scene(np.random.default_rng([2024, stream, index]))
                 x[index], y[index] = render(scene), scene.handedness
                 bar.update()
-            arrays |= {f"x_{part}": x, f"y_{part}": y}
+            parts[part] = Part(x, y)
             digest.update(x)
-    return Volumes(f"simulated:{digest.hexdigest()[:8]}", ("left", "right"), **arrays)
+    return Volumes(f"simulated:{digest.hexdigest()[:8]}", **parts, classes=("left", "right"))
+
+
+# --- To look at ----------------------------------------------------------------------------------
+
+
+def mirrored_pairs(classes: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Two helices and their mirror images, by their titles: (32, 32, 32) uint8 each."""
+    scenes = [draw_scene(np.random.default_rng(seed)) for seed in (3, 5)]
+    return {
+        f"{number}{mirror}: {classes[each.handedness]}": render(each)
+        for number, scene in zip("AB", scenes, strict=True)
+        for mirror, each in (("", scene), (" mirrored", scene.mirrored()))
+    }
+
+
+def slices_figure(volumes: dict[str, np.ndarray]) -> Figure:
+    """Eight slices of each volume, and its maximum along depth in the colour of its depth.
+
+    Volumes are (depth, height, width) uint8, by their titles.
+    """
+    import matplotlib
+    from scipy.ndimage import gaussian_filter
+
+    figure, axes = figures.subplots(len(volumes), 9, size=(14.5, 1.7 * len(volumes) + 0.3))
+    for row, (title, volume) in zip(axes, volumes.items(), strict=True):
+        last = len(volume) - 1
+        depths = np.linspace(0.1 * last, 0.9 * last, 8).round().astype(int)
+        for axis, depth in zip(row, depths, strict=False):
+            axis.imshow(volume[depth], cmap="gray", vmin=0, vmax=255)
+            axis.set_title(f"slice {depth}", fontsize=8, fontweight="normal")
+        smooth = gaussian_filter(volume.astype(np.float32), 0.8)
+        bright = smooth.max(axis=0) - np.percentile(smooth.max(axis=0), 30)
+        bright = np.clip(bright / bright.max(), 0, 1)[..., None]
+        colours = matplotlib.colormaps["turbo"](smooth.argmax(axis=0) / last)[..., :3]
+        row[-1].imshow(colours * bright, interpolation="bicubic")
+        row[-1].set_title("maximum along depth", fontsize=8, fontweight="normal")
+        row[0].set_ylabel(title)
+        for axis in row:
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+    scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, last), "turbo")
+    figure.colorbar(scale, ax=axes[:, -1], label="depth of the maximum (slice)", fraction=0.08)
+    return figure
