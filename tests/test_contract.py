@@ -1,8 +1,9 @@
 """What every script of every lab promises; each is found, none is named.
 
-A training is run four times on its smoke data: as it is; with other test labels; with other
-validation labels, and its first epoch declared the best; and, up to its first batch, with another
-seed. What may not change between them is compared to the bit.
+A training is run on its smoke data as a user would. Then three times more, without building graphs,
+which is most of a small training's time: as it is; with other test labels; with other validation
+labels, and its first epoch declared the best. What may not change between these is compared to the
+bit. A last one, with another seed, stops at its first batch.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 import pytest
 
 import labkit
+from labkit import tracking
 from labkit.batches import Batches
 from tools import labs
 
@@ -146,10 +148,14 @@ class FirstIsBest(keras.callbacks.Callback):
 
 
 @contextmanager
-def watching(script: labs.Script, part: str, first_is_best: bool, stop: bool) -> Iterator[Watched]:
+def watching(
+    script: labs.Script, part: str, first_is_best: bool, stop: bool, eager: bool
+) -> Iterator[Watched]:
     """Poison `part` of the data, if it is named, and watch what is trained meanwhile."""
     found, seeds = Watched(), [0]
     fit, load = keras.Model.fit, script.module.load
+    trainer = next(kind for kind in keras.Model.__mro__ if "compile" in vars(kind))
+    compile_model = trainer.compile
     keeps_best, seed_all = labkit.Run.keeps_best, keras.utils.set_random_seed
 
     def watched_fit(model, x=None, *rest, **settings):
@@ -172,8 +178,15 @@ def watching(script: labs.Script, part: str, first_is_best: bool, stop: bool) ->
         keeper = keeps_best(run, monitor, mode)
         return FirstIsBest(keeper, monitor, mode, found.first_epochs)
 
+    def without_graph(model, *arguments, **settings):
+        settings |= {"run_eagerly": True, "jit_compile": False}
+        return compile_model(model, *arguments, **settings)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "fit", watched_fit)
+        if eager:
+            patch.setattr(trainer, "compile", without_graph)
+            patch.setattr(tracking.Mirror, "begin", lambda *arguments: {})
         patch.setattr(keras.utils, "set_random_seed", lambda s: (seeds.append(s), seed_all(s)))
         patch.setattr(script.module, "load", poisoned_load)
         if first_is_best:
@@ -196,11 +209,12 @@ def weights_in(file: Path) -> list[np.ndarray]:
 
 def train(
     script: labs.Script, home: Path, *more: str, part: str = "", first_is_best: bool = False,
-    stop: bool = False,
+    stop: bool = False, eager: bool = True,
 ) -> Watched:  # fmt: skip
     """Run the script's smoke training with its outputs in `home`."""
     home.mkdir(exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch, watching(script, part, first_is_best, stop) as seen:
+    watched = watching(script, part, first_is_best, stop, eager)
+    with pytest.MonkeyPatch.context() as patch, watched as seen:
         patch.setenv("LABKIT_HOME", str(home))
         patch.delenv("LABKIT_DATA", raising=False)
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -218,21 +232,40 @@ def train(
     return seen
 
 
-@pytest.fixture(scope="module", params=TRAININGS, ids=lambda script: script.name)
+@pytest.fixture(params=TRAININGS, ids=lambda script: script.name)
 def script(request) -> labs.Script:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def clean(script, tmp_path_factory) -> Watched:
-    return train(script, tmp_path_factory.mktemp("clean"))
+def known(tmp_path_factory) -> tuple[Path, dict[tuple[str, str], Watched]]:
+    """What was run already, and where: no run is made twice, in whatever order the tests come."""
+    return tmp_path_factory.mktemp("runs"), {}
 
 
-@pytest.fixture(scope="module")
-def other_validation(script, tmp_path_factory) -> Watched:
-    return train(
-        script, tmp_path_factory.mktemp("validation"), part="validation", first_is_best=True
-    )
+def once(known: tuple[Path, dict], script: labs.Script, kind: str, **settings: Any) -> Watched:
+    """The script's run of this kind, made at its first use."""
+    (folder, runs), key = known, (script.name, kind)
+    if key not in runs:
+        runs[key] = train(script, folder / f"{script.name}-{kind}", **settings)
+    return runs[key]
+
+
+@pytest.fixture
+def clean(script, known) -> Watched:
+    """As a user runs it."""
+    return once(known, script, "clean", eager=False)
+
+
+@pytest.fixture
+def honest(script, known) -> Watched:
+    """The same without graphs and without the tracking store, to compare with."""
+    return once(known, script, "honest")
+
+
+@pytest.fixture
+def other_validation(script, known) -> Watched:
+    return once(known, script, "validation", part="validation", first_is_best=True)
 
 
 def assert_same_arrays(first: list[np.ndarray], second: list[np.ndarray]) -> None:
@@ -277,29 +310,29 @@ def test_its_examination_repeats_the_test_figures(script, clean, monkeypatch):
             assert found[name] == pytest.approx(series[name], rel=1e-6, abs=1e-9), name
 
 
-def test_test_labels_change_test_figures_and_nothing_else(script, clean, tmp_path):
+def test_test_labels_change_test_figures_and_nothing_else(script, honest, tmp_path):
     other = train(script, tmp_path / "home", part="test")
-    assert other.runs.keys() == clean.runs.keys()
-    assert other.weights.keys() == clean.weights.keys()
-    for key, weights in clean.weights.items():
+    assert other.runs.keys() == honest.runs.keys()
+    assert other.weights.keys() == honest.weights.keys()
+    for key, weights in honest.weights.items():
         assert_same_arrays(weights, other.weights[key])
-    for key, state in clean.runs.items():
+    for key, state in honest.runs.items():
         for name, values in state["history"].items():
             if "seconds" not in name:
                 assert values == other.runs[key]["history"][name], name
         for name, value in state["metrics"].items():
             if CHOSEN.search(name):
                 assert value == other.runs[key]["metrics"][name], name
-    changed = [n for n, v in clean.metrics.items() if v != other.metrics[n] and "second" not in n]
+    changed = [n for n, v in honest.metrics.items() if v != other.metrics[n] and "second" not in n]
     assert changed, "no figure depends on the test labels"
 
 
-def test_validation_labels_change_nothing_that_fit_sees(script, clean, other_validation):
-    common = clean.runs.keys() & other_validation.runs.keys()
+def test_validation_labels_change_nothing_that_fit_sees(script, honest, other_validation):
+    common = honest.runs.keys() & other_validation.runs.keys()
     assert common
     figures = []
     for key in common:
-        before, after = clean.runs[key], other_validation.runs[key]
+        before, after = honest.runs[key], other_validation.runs[key]
         for name, values in before["history"].items():
             both = list(zip(values, after["history"][name], strict=False))
             if SEEN_BY_FIT.match(name):

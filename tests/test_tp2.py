@@ -29,7 +29,7 @@ from tp2_improvement import tp2_ex4_batchnorm as batchnorm
 
 COMMON = {
     "configuration": "x", "purpose": "report", "epochs": 3, "seed": 0, "data": "sample",
-    "smoke": True, "keep": True,
+    "smoke": False, "keep": True,
 }  # fmt: skip
 TRIALS = {  # settings in which a wrong measure shows: few images, a large penalty
     diagnosis: diagnosis.DiagnosisTrial(**COMMON, images=20),

@@ -35,7 +35,7 @@ from labkit.evidence import (
 )
 from tp1_mnist_api.digits import floors, to_input
 from tp1_mnist_api.models import build_dense
-from tp2_improvement.training import BATCH_SIZE, FASTER, Settings, Trial, load, measure, watch
+from tp2_improvement.training import BATCH_SIZE, Settings, Trial, faster, load, measure, watch
 
 keras = labkit.lazy("keras")
 mlflow = labkit.lazy("mlflow")
@@ -100,7 +100,7 @@ def study(trial: OptimizerTrial, data: labkit.Data, run: labkit.Run) -> dict[str
     model.compile(
         make_optimizer(trial.optimizer, trial.learning_rate),
         loss="sparse_categorical_crossentropy",
-        **FASTER,
+        **faster(trial),
     )
     model.fit(
         to_input(data.train.x), data.train.y, batch_size=BATCH_SIZE, epochs=trial.epochs,
@@ -210,7 +210,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         run.save_figure("learning_rates", sensitivity_figure(sweep))
         panels = {"train_cross_entropy": "training loss", "validation_accuracy": "validation"}
         run.save_figure("curves", curves_figure(final, panels))
-        run.save_figure("ranking", ranking_figure(tuned, "test accuracy (%)"))
+        in_percent = {name: [100 * value for value in sample] for name, sample in tuned.items()}
+        run.save_figure("ranking", ranking_figure(in_percent, "test accuracy (%)"))
         return comparison.conclude(
             run,
             "Optimizers on MNIST: the same tuning for all, and the hand-out's rates",

@@ -27,7 +27,7 @@ import labkit
 from labkit import comparison, figures
 from labkit.evidence import compare_pairs, curves_figure, difference_in_words, values
 from tp1_mnist_api.digits import floors, to_input
-from tp2_improvement.training import BATCH_SIZE, FASTER, Settings, Trial, load, measure, watch
+from tp2_improvement.training import BATCH_SIZE, Settings, Trial, faster, load, measure, watch
 
 keras = labkit.lazy("keras")
 
@@ -120,7 +120,7 @@ def study(trial: NormalizationTrial, data: labkit.Data, run: labkit.Run) -> dict
     model.compile(
         keras.optimizers.Adam(trial.learning_rate),
         loss="sparse_categorical_crossentropy",
-        **FASTER,
+        **faster(trial),
     )
     model.fit(
         to_input(data.train.x), data.train.y, batch_size=BATCH_SIZE, epochs=trial.epochs,

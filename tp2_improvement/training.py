@@ -18,8 +18,6 @@ from tp1_mnist_api.digits import score, to_input
 keras = labkit.lazy("keras")
 
 BATCH_SIZE = 128
-FASTER = {"steps_per_execution": 50, "jit_compile": False}
-"""For `compile()`, with the same result: fewer returns to Python, and no XLA, slow on CPUs."""
 EVALUATED_IMAGES = 6000
 """Training images that are evaluated after each epoch, as many as there are validation images."""
 
@@ -110,6 +108,16 @@ class Settings(comparison.Settings):
 def load(choice: labkit.DataChoice, smoke: bool, split: str) -> labkit.Data:
     """TP1's digits, read once for all trainings: x is (n, 28, 28) uint8, y is (n,) labels."""
     return digits.load(choice, smoke, split)
+
+
+def faster(trial: Trial) -> dict[str, Any]:
+    """Settings of `compile()` that save time: fewer returns to Python, no XLA, slow on CPUs.
+
+    The few steps of a smoke run are done before a graph would be built.
+    """
+    if trial.smoke:
+        return {"run_eagerly": True, "jit_compile": False}
+    return {"steps_per_execution": 50, "jit_compile": False}
 
 
 def watch(

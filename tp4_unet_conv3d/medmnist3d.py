@@ -19,17 +19,6 @@ from labkit.files import UNREADABLE, DataError, Origin, obtain, verify
 from tp4_unet_conv3d.volumes import Volumes
 
 PAGE = "https://zenodo.org/records/10519652"
-ORIGINS = {
-    task: Origin(
-        name=f"{task.capitalize()}MNIST3D",
-        credit="J. Yang et al., MedMNIST v2",
-        licence="CC BY 4.0",
-        files=(f"{task}mnist3d.npz", f"{task}mnist3d_64.npz"),
-        page=PAGE,
-        sample="generated ellipsoids of 28^3 voxels, 50 of each class",
-    )
-    for task in ("organ", "nodule")
-}
 
 
 @dataclass(frozen=True)
@@ -58,6 +47,18 @@ LAYOUTS = {
         md5={28: "8755a7e9e05a4d9ce80a24c3e7a256f3", 64: "c47c5b7d457bf6332200d2ea6d64ecd8"},
     ),
 }  # fmt: skip
+ORIGINS = {
+    task: Origin(
+        name=f"{task.capitalize()}MNIST3D",
+        credit="J. Yang et al., MedMNIST v2",
+        licence="CC BY 4.0",
+        files=(f"{task}mnist3d.npz", f"{task}mnist3d_64.npz"),
+        page=PAGE,
+        digest=f"md5:{layout.md5[28]}",
+        sample="generated ellipsoids of 28^3 voxels, 50 of each class",
+    )
+    for task, layout in LAYOUTS.items()
+}
 
 
 def load_medmnist3d(task: str, choice: labkit.DataChoice = "auto", file: str = "") -> Volumes:
