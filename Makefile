@@ -37,14 +37,14 @@ run: $(INSTALLED) ## Train, evaluate, export, serve and ask the MNIST model once
 	$(BIN)/python tools/first_run.py
 
 test: $(INSTALLED) ## The tests, every script's smoke run inside (on real data too when LABKIT_DATA is set)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 smoke: $(INSTALLED) ## What every script promises: help, smoke run, resume, no leak from test data
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/test_contract.py
+	$(BIN)/python -m pytest tests/test_contract.py
 
 ui: $(INSTALLED) ## Compare runs in MLflow, http://127.0.0.1:5001
 	$(BIN)/python tools/ui.py --port $(UI_PORT)

@@ -14,12 +14,7 @@ REAL_DATA = os.environ.get("LABKIT_DATA")
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:  # what shares a trained fixture stays in one process of `-n 2`
-        script = getattr(item, "callspec", None) and item.callspec.params.get("script")
-        group = script.name if hasattr(script, "name") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
     if REAL_DATA is None:
         for item in items:
             if "realdata" in item.keywords:

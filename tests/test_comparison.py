@@ -234,8 +234,9 @@ def test_values_are_in_the_order_of_the_seeds_and_may_be_missing():
     found = evidence.values(FINAL, "test_accuracy")
     assert found == {"rate_0.5": [0.5, 0.51], "rate_0.1": [0.1, 0.11]}
     assert evidence.values(FINAL, "never_logged") == {"rate_0.5": [], "rate_0.1": []}
-    table = evidence.markdown(FINAL, {"test_accuracy": "test %", "never_logged": "seconds"})
-    assert "| rate_0.5 | 50.50 ± 0.71 (n = 2) | never |" in table
+    columns = {"test_accuracy": "test %", "never_logged": "loss", "epochs_to_target": "epochs"}
+    table = evidence.markdown(FINAL, columns)
+    assert "| rate_0.5 | 50.50 ± 0.71 (n = 2) |  | never |" in table
 
 
 def test_curves_are_means_over_seeds_also_where_one_ended_early():
