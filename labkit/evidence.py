@@ -43,11 +43,16 @@ def mean_interval(sample: Sequence[float]) -> tuple[float, float]:
 
     Usage: `low, high = mean_interval([0.97, 0.98])`.
     """
-    if np.ptp(sample) == 0:
+    if _equal(sample):
         return float(sample[0]), float(sample[0])
     mean, error = np.mean(sample), stats.sem(sample)
     low, high = stats.t.interval(0.95, len(sample) - 1, loc=mean, scale=error)
     return float(low), float(high)
+
+
+def _equal(sample: Sequence[float]) -> bool:
+    """Whether its values are the same but for rounding, which would pass for a spread."""
+    return np.ptp(sample) < 1e-12
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,10 @@ def compare_pairs(samples: dict[str, list[float]], base: str | None = None) -> l
     )
     for first, second in pairs:
         a, b = samples[first], samples[second]
-        if np.ptp(np.subtract(a, b)) == 0:  # the t statistic is 0/0 or infinite
+        if _equal(np.subtract(a, b)):  # the t statistic is 0/0 or infinite
             difference = a[0] - b[0]
-            found.append((first, second, difference, difference, difference, float(a[0] == b[0])))
+            p = float(_equal([a[0], b[0]]))
+            found.append((first, second, difference, difference, difference, p))
             continue
         test = stats.ttest_rel(a, b)
         low, high = test.confidence_interval(0.95)

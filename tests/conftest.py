@@ -1,5 +1,6 @@
 """Each test has a folder of its own for outputs and tracking, and neither network nor real data."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -19,6 +20,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "realdata" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="LABKIT_DATA is not set"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave the imported modules out of the collections that Keras makes before each model."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -289,6 +289,14 @@ def test_equal_samples_cannot_be_told_apart_and_a_base_limits_the_pairs():
     ]
 
 
+def test_differences_that_are_equal_but_for_rounding_have_no_spread():
+    a, b = [0.9, 0.8, 0.7], [0.6, 0.5, 0.4]
+    assert np.ptp(np.subtract(a, b)) > 0
+    (pair,) = evidence.compare_pairs({"a": a, "b": b})
+    assert (pair.p, pair.low, pair.high) == (0, pair.difference, pair.difference)
+    assert evidence.mean_interval(np.subtract(a, b)) == (pair.difference, pair.difference)
+
+
 def test_false_alarms_over_many_pairs_stay_near_five_percent():
     """Under the null hypothesis, some pair of 15 is told apart in at most about 5 % of cases."""
     rng = np.random.default_rng(0)

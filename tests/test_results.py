@@ -69,7 +69,7 @@ def test_result_is_declared_complete_and_real(path: Path):
     assert tuple(content["seeds"]) == experiment.seeds
     declared = [str(a).removeprefix(f"{ROOT}/") for a in experiment.arguments]
     assert content["argv"] == declared
-    assert experiment.data != "real" or content["data_source"].startswith(("real:", "simulated:"))
+    assert not content["data_source"].startswith("sample")
     assert not content["commit"].endswith(("dirty", "unknown"))
     for name, summary in content["metrics"].items():
         assert summary["n"] == len(summary["values"])
