@@ -1,7 +1,5 @@
 """Shuffled batches that depend on seed and epoch alone; a module of its own as it imports Keras."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import keras

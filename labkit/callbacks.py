@@ -1,7 +1,5 @@
 """The Keras callback behind `Run.checkpoints`; a module of its own because it imports Keras."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import keras

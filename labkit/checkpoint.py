@@ -1,7 +1,5 @@
 """The file that makes `--resume` exact: what a training was after its last complete epoch."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -5,8 +5,6 @@ configuration with one seed. Trials made to choose something can't see the test 
 report see them once, after their training.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

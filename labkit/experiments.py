@@ -4,8 +4,6 @@ A lab's or a task's `experiments.py` holds `EXPERIMENTS`, a tuple of `Experiment
 functions by name that draw README tables from `results/`. `tools/` finds both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ Keras cache, then downloaded. What is read is always verified; a damaged file is
 used. With `auto`, and only then, a sample is the last resort.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pickle

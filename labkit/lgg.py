@@ -15,13 +15,12 @@ Whole volumes are read from `lgg_volumes_flair96.npz`: for each patient `<patien
 `train_patients` and `test_patients`.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -205,7 +204,7 @@ def split(root: Path, patients: list[str]) -> dict[str, list[str]]:
     return parts
 
 
-def read_patient(folder: Path, digest: hashlib._Hash) -> tuple[np.ndarray, np.ndarray]:
+def read_patient(folder: Path, digest: Any) -> tuple[np.ndarray, np.ndarray]:
     """FLAIR of all slices of `folder` in their order, normalised, and their masks.
 
     Usage: `images, masks = read_patient(folder, hashlib.sha256())`.
@@ -249,7 +248,7 @@ def _slice_number(mask_path: Path) -> int:
     return int(number)
 
 
-def _read(path: Path, mode: str, digest: hashlib._Hash) -> np.ndarray:
+def _read(path: Path, mode: str, digest: Any) -> np.ndarray:
     """(128, 128) or (128, 128, 3) uint8: means of squares of pixels."""
     from PIL import Image, UnidentifiedImageError
 

@@ -1,7 +1,5 @@
 """What the scripts run on: seeds, precision, versions, and a description of the machine."""
 
-from __future__ import annotations
-
 import logging
 import os
 import platform

@@ -1,7 +1,5 @@
 """Reference figures: `results/<name>.json`, written by `tools/`, drawn into the READMEs."""
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Mapping, Sequence

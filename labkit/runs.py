@@ -1,7 +1,5 @@
 """Runs are started, resumed and found again: by their script, its code, settings and data."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

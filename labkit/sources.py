@@ -5,8 +5,6 @@ and every module of this repository that it imports, directly or not; comments, 
 layout don't count.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ breaks a new SQLite store for good when several processes open it at once, and f
 artifact paths in it; the lock and the relocation below answer these two.
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import sys

@@ -1,7 +1,5 @@
 """TP2's reference figures: how they are made, what they must reach, how README.md shows them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

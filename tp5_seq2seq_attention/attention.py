@@ -8,8 +8,6 @@ References: Bahdanau, Cho and Bengio (ICLR 2015) for additive scores; Vaswani et
 sections 3.2.1 and 3.2.2, for scaled dot products and several heads.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import keras

@@ -1,7 +1,5 @@
 """What happens to a network when words are erased: the test of what its attention explains."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -4,8 +4,6 @@
 returns a dictionary: `label` (B, labels), and `weights` (B, T) where there is attention.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal

@@ -3,8 +3,6 @@
 H. Zhou et al., "Informer" (AAAI 2021): six loads and, last, the oil temperature `OT`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

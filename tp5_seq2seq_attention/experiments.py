@@ -1,7 +1,5 @@
 """The figures of this lab: how they are made, what they must reach, how they are shown."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 

@@ -3,8 +3,6 @@
 All take histories (n, channels, look_back) and return (n, channels, horizon).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """What is measured of forecasts, their intervals and their attention."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

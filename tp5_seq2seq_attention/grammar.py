@@ -15,8 +15,6 @@ learn the rule, and the generator says where these words stand:
 Sentences have 60 to 100 % of the full length and are padded with 0 at their end.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal

@@ -11,8 +11,6 @@ Two models share all weights:
 - the *forecaster* gets the history only. It has no input through which the future could come.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

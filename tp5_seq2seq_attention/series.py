@@ -13,8 +13,6 @@ afterwards. On ETTh1 the standard protocol lets the history of the first test wi
 into validation; its training part ends four months before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
