@@ -40,8 +40,7 @@ def _spare_fit_the_tuner() -> None:
 
     Its thread sleeps 10 ms, then twice as long each time, and when a pipeline ends it often misses
     the call to stop: the end of an epoch then waits for the end of a sleep, up to as long as the
-    epoch itself took; `tools/bench/fit_waiting.py` measures it. Keras has no setting for this. What
-    comes out of a pipeline stays the same.
+    epoch itself took. Keras has no setting for this. What comes out of a pipeline stays the same.
     """
     import tensorflow as tf
 

@@ -3,8 +3,6 @@
 python tools/check_api.py --url http://127.0.0.1:5000
 """
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 

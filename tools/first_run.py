@@ -3,8 +3,6 @@
 python tools/first_run.py
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

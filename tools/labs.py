@@ -4,8 +4,6 @@ A lab or a task adds a folder `tp*/...` and is found: its scripts by their `main
 `experiments.py`, its data by a module's `ORIGIN` or `ORIGINS`.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import importlib

@@ -10,8 +10,6 @@ a checkout with uncommitted changes outside `results/` are refused: nobody could
 The machine's speed is measured first and stored beside them: seconds differ from day to day.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass

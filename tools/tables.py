@@ -6,8 +6,6 @@
 Each lab's `experiments.py` says how its tables are drawn.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 python tools/ui.py --port 5001
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
