@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -10,11 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 import labkit
 from tools.bench import api_load
-from tools.bench.api_load import Absent, Load, Server
+from tools.bench.api_load import Absent, Server
 from tp1_mnist_api import experiments
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the tool is for Linux and macOS")
@@ -23,7 +23,7 @@ BODY = b'{"image": [0]}'
 
 
 class Counting(ThreadingHTTPServer):
-    """Counts connections, right requests and its own answers 500: one in `fail_every`."""
+    """Counts right requests and its own answers 500: one in `fail_every`."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -31,33 +31,30 @@ class Counting(ThreadingHTTPServer):
     def __init__(self, fail_every: int = 0, answer: bytes = b"{}"):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.fail_every, self.answer = fail_every, answer
-        self.connections = self.right = self.wrong = 0
+        self.right = self.wrong = 0
+        self.bodies: set[bytes] = set()
         self.lock = threading.Lock()
 
     @property
-    def port(self) -> int:
-        return self.server_address[1]
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/predict"
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def setup(self):
-        super().setup()
-        with self.server.lock:
-            self.server.connections += 1
-
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         server = self.server
         with server.lock:
+            server.bodies.add(body)
             number = server.right + server.wrong + 1
             is_wrong = bool(server.fail_every and number % server.fail_every == 0)
             server.wrong += is_wrong
             server.right += not is_wrong
         status = 500 if is_wrong or self.path != "/predict" else 200
-        answer = server.answer if body else b""
+        answer = server.answer
         self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
@@ -83,57 +80,17 @@ def serve():
         server.server_close()
 
 
-def test_python_counts_what_the_server_counts(serve):
-    server = serve()
-    latencies, errors, seconds = api_load.ask_repeatedly(server.port, "/predict", BODY, 4, 1)
-    assert (len(latencies), errors) == (server.right, 0)
-    assert server.right > 20
-    assert server.connections == 4  # kept alive
-    assert 1 <= seconds < 5
-    assert sum(latencies) / 1000 <= 4 * seconds
-
-
-def test_python_counts_errors_apart(serve):
-    server = serve(fail_every=3)
-    latencies, errors, _ = api_load.ask_repeatedly(server.port, "/predict", BODY, 4, 0.5)
-    assert (len(latencies), errors) == (server.right, server.wrong)
-    assert errors > 0
-
-
-def test_python_in_two_processes(serve):
-    server = serve(fail_every=5)
-    load = api_load.load_from_python(server.port, "/predict", BODY, 5, 1)
-    assert load.errors == server.wrong > 0
-    assert server.connections == 5
-    assert 0 < load.requests_per_second <= server.right
-    assert 0 < load.p50_ms <= load.p95_ms <= load.p99_ms
-
-
-def test_nobody_listens():
-    load = api_load.load_from_python(api_load.free_port(), "/predict", BODY, 2, 0.2)
-    assert load.requests_per_second == 0
-    assert load.errors > 0
-
-
-def test_read_wrk():
-    output = (
-        "Running 2s test\n  2 threads\n"
-        'RESULT {"requests":100,"microseconds":2000000,"status":10,"other":3,'
-        '"p50":1500.0,"p95":2500.0,"p99":9000.0}\n'
-    )
-    assert api_load.read_wrk(output) == Load(45.0, 1.5, 2.5, 9.0, 13)
-
-
 @pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
 @pytest.mark.parametrize("fail_every", [0, 4])
 def test_wrk_for_real(serve, fail_every):
     server = serve(fail_every=fail_every)
-    load = api_load.load_from_wrk(server.port, "/predict", BODY, 4, 1)
+    load = api_load.load(server.url, BODY, 4, 1)
     in_flight = 4
-    assert abs(load.errors - server.wrong) <= in_flight
-    assert (load.errors > 0) == (fail_every > 0)
-    assert 0 < load.requests_per_second <= server.right
-    assert 0 < load.p50_ms <= load.p95_ms <= load.p99_ms
+    assert abs(load["errors"] - server.wrong) <= in_flight
+    assert (load["errors"] > 0) == (fail_every > 0)
+    assert 0 < load["requests_per_second"] <= server.right
+    assert 0 < load["p50_ms"] <= load["p95_ms"] <= load["p99_ms"]
+    assert server.bodies == {BODY}
 
 
 def answering(prediction: int, probabilities: list[float]) -> bytes:
@@ -145,11 +102,11 @@ def test_another_answer_is_refused(serve):
     known = api_load.SERVERS["ours"]
     images = [[0] * 784]
     same = serve(answer=answering(0, right[0].tolist()))
-    assert api_load.difference(known, same.port, images, right) == 0
+    assert api_load.difference(known, same.url, images, right) == 0
     for prediction, offset in ((1, 0), (0, 2e-4)):
         other = serve(answer=answering(prediction, (right[0] + offset).tolist()))
         with pytest.raises(Absent, match="differs"):
-            api_load.difference(known, other.port, images, right)
+            api_load.difference(known, other.url, images, right)
 
 
 def test_every_request_of_mlflow_is_wrapped():
@@ -174,7 +131,7 @@ def test_ratios_are_taken_per_round():
         ["--rounds", "0"],
         ["--connections", "0"],
         ["--servers", "nginx"],
-        ["--generator", "ab"],
+        ["--seconds", "2.5"],
     ],
 )
 def test_bad_arguments_are_one_message(arguments, capsys):
@@ -184,9 +141,12 @@ def test_bad_arguments_are_one_message(arguments, capsys):
     assert arguments[0] in capsys.readouterr().err
 
 
-def alive(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return state.stdout.strip() not in ("", "Z")
+def test_without_wrk_is_one_message(monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SystemExit) as caught:
+        api_load.main(["--servers", "ours"])
+    assert caught.value.code == 2
+    assert "wrk" in capsys.readouterr().err
 
 
 CHILD = "import subprocess, sys; subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
@@ -194,22 +154,45 @@ CHILD = "import subprocess, sys; subprocess.Popen(['sleep', '60'], start_new_ses
 
 def test_stopped_with_all_descendants():
     code = CHILD + "import time; time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    process = psutil.Popen([sys.executable, "-c", code], start_new_session=True)
     deadline = time.monotonic() + 20
-    while len(members := api_load.family(process.pid)) < 2 and time.monotonic() < deadline:
+    while not (children := process.children()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(members) == 2
-    assert api_load.memory_mib(process.pid) > 1
+    assert len(children) == 1
+    assert api_load.memory_mib(process) > 1
     api_load.stop(process)
-    deadline = time.monotonic() + 5
-    while any(map(alive, members)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(alive, members))
+    assert not process.is_running()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
+
+
+def test_one_that_ended_is_stopped_too():
+    process = psutil.Popen([sys.executable, "-c", ""], start_new_session=True)
+    process.wait()
+    api_load.stop(process)
+    assert not process.is_running()
+
+
+def test_a_failing_server_leaves_the_others(monkeypatch):
+    def measure(name: str, *arguments) -> dict:
+        if name == "fastapi":
+            raise Absent("no network")
+        order.append(name)
+        return {"requests_per_second": 1.0}
+
+    order: list[str] = []
+    monkeypatch.setattr(api_load, "measure", measure)
+    monkeypatch.setattr(api_load, "make_models", lambda folder: None)
+    config = api_load.Config(rounds=2, servers=("ours", "fastapi", "gunicorn"))
+    rounds, absent = api_load.measure_all(config)
+    assert absent == {"fastapi": "no network"}
+    assert {name: len(turns) for name, turns in rounds.items()} == {"ours": 2, "gunicorn": 2}
+    assert order == ["ours", "gunicorn", "gunicorn", "ours"]  # they take turns at the beginning
 
 
 def test_a_server_that_ends_is_absent_with_its_last_words(tmp_path):
-    command = ("{python}", "-c", "raise SystemExit('no model here')")
-    server = Server("broken", command, tmp_path / "none.txt")
+    (tmp_path / "server.py").write_text("raise SystemExit('no model here')")
+    server = Server("broken", "{python} {models}/server.py", tmp_path / "none.txt")
     with (
         pytest.raises(Absent, match="no model here"),
         api_load.started(server, Path(sys.executable), tmp_path, BODY),

@@ -6,16 +6,13 @@
 All servers run on this machine, in turn, in one run: the same network, the same image, the same
 number of kept-alive connections, two worker processes where the server has workers. Each has an
 environment of its own below `outputs/bench`, made at the first use, which needs a network once, and
-must give the right answers before and after its load. The load comes from `wrk` if it is installed,
-else from Python, which is slower and makes fast servers look alike; the result says which.
+must give the right answers before and after each load. The load comes from `wrk`.
 
 Linux and macOS. The result is stored only for a whole run of a clean checkout. docs/serving.md says
 how each server is configured.
 """
 
-import http.client
 import json
-import multiprocessing
 import os
 import platform
 import re
@@ -24,16 +21,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import psutil
+import requests
 from tqdm import tqdm
 
 import labkit
@@ -42,14 +40,18 @@ from labkit.arguments import fail
 from labkit.machine import free_port
 from labkit.results import summary
 
-PEERS = Path(__file__).resolve().parent / "api_peers"
+HERE = Path(__file__).resolve().parent
+PEERS = HERE / "api_peers"
 LAB = machine.ROOT / "tp1_mnist_api"
 MODEL = LAB / "model" / "mnist.tflite"
-HEADERS = {"Content-Type": "application/json"}
 TOLERANCE = 1e-4
 LONGEST_START_SECONDS = 120
 WARM_UP_SECONDS = 1
 LEAST_STORED_SECONDS = 10
+SUMMARISED = (
+    "requests_per_second", "p50_ms", "p95_ms", "p99_ms", "errors", "cold_start_seconds",
+    "memory_mib",
+)  # fmt: skip
 
 
 class Absent(Exception):
@@ -58,14 +60,15 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """One way to serve the model. `{python}`, `{port}` and `{models}` are filled in."""
+    """One way to serve the model. `{python}`, `{port}`, `{peers}`, `{models}` are filled in."""
 
     label: str
-    command: tuple[str, ...]
+    command: str
     requirements: Path
     route: str = "/predict"
     environment: dict[str, str] = field(default_factory=dict)
-    prepare: tuple[str, ...] = ()
+    prepare: str = ""
+    """What to run once before the first start."""
     is_mlflow: bool = False
 
     def request(self, content: Any) -> bytes:
@@ -81,97 +84,78 @@ class Server:
 SERVERS: dict[str, Server] = {
     "ours": Server(
         "this repository: Flask on granian, LiteRT",
-        ("{python}", "-m", "tp1_mnist_api.serving.server"),
+        "{python} -m tp1_mnist_api.serving.server",
         LAB / "requirements-serving.txt",
         environment={"WORKERS": "2", "MODEL": str(MODEL)},
     ),
     "original": Server(
         "Flask's development server, `model.predict`",
-        ("{python}", str(PEERS / "original.py")),
+        "{python} {peers}/original.py",
         PEERS / "original.txt",
     ),
     "fastapi": Server(
         "FastAPI on uvicorn, ONNX Runtime",
-        (
-            "{python}", "-m", "uvicorn", "fastapi_app:app", "--app-dir", str(PEERS),
-            "--port", "{port}", "--workers", "2",
-        ),
+        "{python} -m uvicorn fastapi_app:app --app-dir {peers} --port {port} --workers 2",
         PEERS / "fastapi.txt",
     ),
     "mlflow": Server(
         "MLflow's model server, ONNX Runtime",
-        (
-            "{python}", "-m", "mlflow", "models", "serve", "--model-uri", "{models}/mlflow",
-            "--env-manager", "local", "--host", "127.0.0.1", "--port", "{port}", "--workers", "2",
-        ),
+        "{python} -m mlflow models serve --model-uri {models}/mlflow --env-manager local"
+        " --host 127.0.0.1 --port {port} --workers 2",
         PEERS / "mlflow.txt",
         route="/invocations",
         environment={"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(PEERS)},
-        prepare=("{python}", str(PEERS / "mlflow_model.py"), "{models}/mnist.onnx"),
+        prepare="{python} {peers}/mlflow_model.py {models}/mnist.onnx {models}/mlflow",
         is_mlflow=True,
     ),
     "litserve": Server(
         "LitServe, ONNX Runtime",
-        ("{python}", str(PEERS / "litserve_app.py")),
+        "{python} {peers}/litserve_app.py",
         PEERS / "litserve.txt",
     ),
     "gunicorn": Server(
         "Flask on gunicorn, LiteRT",
-        (
-            "{python}", "-m", "gunicorn", "gunicorn_app:app", "--chdir", str(PEERS),
-            "--bind", "127.0.0.1:{port}", "--workers", "2", "--threads", "8",
-            "--access-logfile", "-",
-        ),
+        "{python} -m gunicorn gunicorn_app:app --chdir {peers} --bind 127.0.0.1:{port}"
+        " --workers 2 --threads 8 --access-logfile -",
         PEERS / "gunicorn.txt",
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
 class Config:
     """What to measure."""
 
-    seconds: float = 20
-    """Length of each load, the same for all servers, 0.5 to 3600."""
+    seconds: int = 20
+    """Length of each load, the same for all servers, 1 or more; wrk takes whole seconds."""
     rounds: int = 3
-    """How often each server is started and loaded, 1 to 100; they take turns."""
+    """How often each server is started and loaded, 1 or more; they take turns."""
     connections: int = 16
-    """Kept-alive connections, 1 to 1024."""
+    """Kept-alive connections, 1 or more."""
     servers: tuple[str, ...] = ()
     """Servers to measure, all if not given; a part is printed, not stored."""
-    generator: Literal["auto", "wrk", "python"] = "auto"
-    """What makes the load: auto (wrk if installed), wrk or python."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        for name, lowest, highest in (
-            ("seconds", 0.5, 3600), ("rounds", 1, 100), ("connections", 1, 1024),
-        ):  # fmt: skip
-            if not lowest <= getattr(self, name) <= highest:
-                raise ValueError(
-                    f"--{name} must be {lowest} to {highest}, got {getattr(self, name)}"
-                )
+        labkit.at_least(self, seconds=1, rounds=1, connections=1)
         if unknown := set(self.servers) - set(SERVERS):
             raise ValueError(
                 f"--servers must be among {', '.join(SERVERS)}, got {', '.join(sorted(unknown))}"
             )
-        if self.generator == "wrk" and not shutil.which("wrk"):
-            raise ValueError("--generator wrk: wrk is not installed")
 
 
 # ------------------------------------------------------------------- environments and models
 
 
-def run(command: list[str], what: str, **options: Any) -> str:
-    """Output of `command`; raises `Absent` with its last line of error output."""
+def run(command: list[str | Path], what: str, **environment: str) -> str:
+    """Output of `command`; raises `Absent` with `what` and the last line of error output."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, **options)
-    except OSError as error:
-        raise Absent(f"{what}: {error}") from None
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, env=os.environ | environment
+        ).stdout
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or error.stdout).strip().splitlines() or ["no message"]
         raise Absent(f"{what}: {lines[-1].strip()}") from None
-    return done.stdout
 
 
 def environment_of(name: str, requirements: Path) -> Path:
@@ -186,56 +170,27 @@ def environment_of(name: str, requirements: Path) -> Path:
         [platform.python_version(), requirements.read_text(), constraints.read_text()]
     )
     marker = folder / "installed.txt"  # written last: an interrupted installation is made again
-    if marker.exists() and marker.read_text() == wanted:
-        return python
-    tqdm.write(f"{name}: making its environment in {folder}")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if uv := shutil.which("uv"):
-        create = [uv, "venv", "--quiet", "--python", sys.executable, str(folder)]
-        install = [uv, "pip", "install", "--python", str(python)]
-    else:
-        create = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
-        install = [sys.executable, "-m", "pip", "--python", str(python), "install"]
-    what = "its environment can't be made"
-    run(create, what)
-    run([*install, "--constraint", str(constraints), "--requirement", str(requirements)], what)
-    marker.write_text(wanted)
+    if not marker.exists() or marker.read_text() != wanted:
+        tqdm.write(f"{name}: making its environment in {folder}")
+        what = "its environment can't be made"
+        run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], what)
+        install = [sys.executable, "-m", "pip", "--python", python, "install"]
+        run([*install, "--constraint", constraints, "--requirement", requirements], what)
+        marker.write_text(wanted)
     return python
 
 
-def convert(command: list[str], target: Path, environment: dict[str, str]) -> None:
-    """Run `command TARGET` unless `target` exists; it appears whole or not at all.
-
-    Raises `Absent` where the conversion fails.
-    """
-    if target.exists():
-        return
-    part = target.with_name(f"part.{target.name}")
-    if part.is_dir():
-        shutil.rmtree(part)
-    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", **environment}
-    run([*command, str(part)], f"{target.name} can't be made", env=quiet)
-    part.rename(target)
-
-
-def prepare_models() -> Path:
-    """The folder with the served model as LiteRT, Keras and ONNX file, all from the first.
+def make_models(folder: Path) -> None:
+    """Write the served model as LiteRT, Keras and ONNX file, all from the first.
 
     Raises `Absent` where a conversion is impossible.
     """
+    served = shutil.copy(MODEL, folder)
+    to_keras = [sys.executable, PEERS / "to_keras.py", served, folder / "mnist.keras"]
+    run(to_keras, "no Keras model", TF_CPP_MIN_LOG_LEVEL="2")
     python = environment_of("convert", PEERS / "convert.txt")
-    folder = machine.home() / "outputs" / "bench" / "models"
-    source = folder / "mnist.tflite"
-    if not source.exists() or source.read_bytes() != MODEL.read_bytes():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        shutil.copy(MODEL, source)
-    to_keras = [sys.executable, str(PEERS / "to_keras.py"), str(source)]
-    convert(to_keras, folder / "mnist.keras", {})
-    to_onnx = [str(python), "-m", "tf2onnx.convert", "--tflite", str(source), "--output"]
-    convert(to_onnx, folder / "mnist.onnx", {})
-    return folder
+    to_onnx = [python, "-m", "tf2onnx.convert", "--tflite", served]
+    run([*to_onnx, "--output", folder / "mnist.onnx"], "no ONNX model", TF_CPP_MIN_LOG_LEVEL="2")
 
 
 def megabytes_on_disk(folder: Path) -> float:
@@ -244,197 +199,77 @@ def megabytes_on_disk(folder: Path) -> float:
     return sum(path.stat().st_size for path in files if "__pycache__" not in path.parts) / 1e6
 
 
-def versions_in(python: Path, requirements: Path) -> dict[str, str]:
-    """Installed versions of what a requirements file names."""
+def versions_in(folder: Path, requirements: Path) -> dict[str, str]:
+    """Versions, in the environment `folder`, of what a requirements file names."""
     names = re.findall(r"^([\w-]+)", requirements.read_text(), re.MULTILINE)
-    code = (
-        "import json, sys\nfrom importlib import metadata\nfound = {}\n"
-        "for name in sys.argv[1:]:\n"
-        "    try: found[name] = metadata.version(name)\n"
-        "    except metadata.PackageNotFoundError: pass\n"
-        "print(json.dumps(found))"
-    )
-    return json.loads(run([str(python), "-c", code, *names], "no versions"))
+    path = [str(path) for path in folder.glob("lib/python*/site-packages")]
+    return {
+        name: found.version
+        for name in names
+        for found in metadata.distributions(name=name, path=path)
+    }
 
 
-# ------------------------------------------------------------------------------- load
+# ------------------------------------------------------------------------------- processes
 
 
-@dataclass(frozen=True)
-class Load:
-    """What a load found: right answers a second, percentiles in milliseconds, failed requests."""
+def load(url: str, body: bytes, connections: int, seconds: int) -> dict[str, float]:
+    """Right answers a second, percentiles in milliseconds, and errors, from one thread of wrk.
 
-    requests_per_second: float
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    errors: int
-
-
-WRK_SCRIPT = """
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-wrk.body = [==[%s]==]
-function done(summary, latency, requests)
-  local errors = summary.errors
-  io.write(string.format(
-    '\\nRESULT {"requests":%%d,"microseconds":%%d,"status":%%d,"other":%%d,' ..
-    '"p50":%%f,"p95":%%f,"p99":%%f}\\n',
-    summary.requests, summary.duration, errors.status,
-    errors.connect + errors.read + errors.write + errors.timeout,
-    latency:percentile(50), latency:percentile(95), latency:percentile(99)))
-end
-"""
+    An answer above 399 and a lost connection are errors.
+    """
+    output = run(
+        ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s",
+         "--timeout", "10s", "--script", HERE / "wrk.lua", url],
+        "wrk failed",
+        BODY=body.decode(),
+    )  # fmt: skip
+    return json.loads(re.search(r"^RESULT (.*)$", output, re.MULTILINE)[1])
 
 
-def load_from_wrk(port: int, route: str, body: bytes, connections: int, seconds: float) -> Load:
-    """Load by one thread of wrk, which takes whole seconds: they are rounded up."""
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(WRK_SCRIPT % body.decode())
-        script.flush()
-        command = [
-            "wrk", "--threads", "1", "--connections", str(connections),
-            "--duration", f"{-int(-seconds // 1)}s", "--timeout", "10s",
-            "--script", script.name, f"http://127.0.0.1:{port}{route}",
-        ]  # fmt: skip
-        return read_wrk(run(command, "wrk failed"))
-
-
-def read_wrk(output: str) -> Load:
-    """The load from wrk's output; an answer above 399 or a lost connection is an error."""
-    found = json.loads(re.search(r"^RESULT (.*)$", output, re.MULTILINE)[1])
-    right = found["requests"] - found["status"]
-    return Load(
-        requests_per_second=right / (found["microseconds"] / 1e6),
-        p50_ms=found["p50"] / 1000,
-        p95_ms=found["p95"] / 1000,
-        p99_ms=found["p99"] / 1000,
-        errors=found["status"] + found["other"],
-    )
-
-
-def load_from_python(port: int, route: str, body: bytes, connections: int, seconds: float) -> Load:
-    """Load by threads of one or two processes of Python's http.client."""
-    processes = min(2, connections)
-    shares = [len(share) for share in np.array_split(range(connections), processes)]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        asked = [pool.submit(ask_repeatedly, port, route, body, share, seconds) for share in shares]
-        parts = [part.result() for part in asked]
-    latencies = np.concatenate([latencies for latencies, _, _ in parts])
-    percentiles = np.percentile(latencies, [50, 95, 99]) if len(latencies) else [np.nan] * 3
-    return Load(
-        sum(len(latencies) / elapsed for latencies, _, elapsed in parts),
-        *(float(value) for value in percentiles),
-        errors=sum(errors for _, errors, _ in parts),
-    )
-
-
-def ask_repeatedly(
-    port: int, route: str, body: bytes, connections: int, seconds: float
-) -> tuple[list[float], int, float]:
-    """Milliseconds of each right answer, failed requests and seconds, of one process."""
-    latencies: list[float] = []
-    errors: list[object] = []
-    began = time.perf_counter()
-
-    def one_connection() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        while (asked := time.perf_counter()) < began + seconds:
-            try:
-                connection.request("POST", route, body, HEADERS)
-                response = connection.getresponse()
-                response.read()
-                if 200 <= response.status < 300:
-                    latencies.append(1000 * (time.perf_counter() - asked))
-                else:
-                    errors.append(response.status)
-            except (OSError, http.client.HTTPException) as error:
-                errors.append(error)
-                connection.close()  # the next request opens it again
-                time.sleep(0.01)
-        connection.close()
-
-    threads = [threading.Thread(target=one_connection) for _ in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return latencies, len(errors), time.perf_counter() - began
-
-
-# ------------------------------------------------------------------------------ processes
-
-
-def family(pid: int) -> dict[int, int]:
-    """A process and all that descend from it: resident KiB by process id."""
-    listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,rss="], capture_output=True, text=True, check=True
-    ).stdout
-    rows = [tuple(map(int, line.split())) for line in listed.splitlines()]
-    found = {own: size for own, _, size in rows if own == pid}
-    while new := {own: size for own, parent, size in rows if parent in found and own not in found}:
-        found |= new
-    return found
-
-
-def memory_mib(pid: int) -> float:
-    """Resident MiB of a process and its descendants.
+def memory_mib(process: psutil.Process) -> float:
+    """Memory of a process and its descendants in MiB.
 
     On Linux the proportional set size, in which a page that processes share counts once; elsewhere
     the resident set size, in which it counts for each.
     """
     total = 0
-    for own, resident in family(pid).items():
-        with suppress(OSError):
-            text = Path(f"/proc/{own}/smaps_rollup").read_text()
-            resident = int(re.search(r"^Pss: +(\d+)", text, re.MULTILINE)[1])
-        total += resident
-    return total / 1024
+    for member in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            memory = member.memory_full_info()
+            total += getattr(memory, "pss", memory.rss)
+    return total / 2**20
 
 
-def stop(process: subprocess.Popen) -> None:
+def stop(process: psutil.Popen) -> None:
     """End a server with all its processes, first politely."""
-    members = family(process.pid)
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(20)
-    for pid in members:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    members = []
+    with suppress(psutil.NoSuchProcess):
+        members = process.children(recursive=True)
+        process.terminate()
+    psutil.wait_procs([process], timeout=20)
+    for member in (process, *members):
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)  # those that were born meanwhile
     process.wait()
 
 
-@dataclass(frozen=True)
-class Running:
-    """A started server, its port, and the seconds from its start to its first answer."""
-
-    process: subprocess.Popen
-    port: int
-    cold_start_seconds: float
-
-
-def ask(port: int, route: str, body: bytes) -> tuple[int, bytes]:
-    """Status and body of one POST."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request("POST", route, body, HEADERS)
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
+def ask(url: str, body: bytes) -> requests.Response:
+    """The answer to one POST of JSON."""
+    return requests.post(url, body, headers={"Content-Type": "application/json"}, timeout=60)
 
 
 @contextmanager
-def started(server: Server, python: Path, models: Path, body: bytes) -> Iterator[Running]:
-    """The running server, once it answers; it is stopped whatever happens.
+def started(
+    server: Server, python: Path, models: Path, body: bytes
+) -> Iterator[tuple[psutil.Popen, str, float]]:
+    """The running server, its URL, and seconds to its first answer; it is stopped in any case.
 
     Raises `Absent` if it ends or does not answer in time, with the end of its log.
     """
     port = free_port()
-    command = [part.format(python=python, port=port, models=models) for part in server.command]
     # The environment's programs come first on the PATH, and nothing of this one is inherited.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment = {
@@ -445,30 +280,33 @@ def started(server: Server, python: Path, models: Path, body: bytes) -> Iterator
         "TF_CPP_MIN_LOG_LEVEL": "2",
         **server.environment,
     }
+    url = f"http://127.0.0.1:{port}{server.route}"
     with tempfile.TemporaryFile() as log:
         began = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=machine.ROOT, env=environment, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        process = psutil.Popen(
+            filled(server.command, python, models, port), cwd=machine.ROOT, env=environment,
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         try:
             while True:
-                with suppress(OSError, http.client.HTTPException):
-                    status, answer = ask(port, server.route, body)
-                    if status == 200:
+                with suppress(requests.RequestException):
+                    if ask(url, body).status_code < 500:
                         break
-                    if status in (400, 422):
-                        raise Absent(f"it refuses a right request: {answer.decode()[:200]}")
-                if process.poll() is not None or (
-                    time.perf_counter() - began > LONGEST_START_SECONDS
-                ):
+                seconds = time.perf_counter() - began
+                if process.poll() is not None or seconds > LONGEST_START_SECONDS:
                     log.seek(0)
                     lines = log.read().decode(errors="replace").strip().splitlines() or ["silence"]
                     raise Absent(f"it does not start: {lines[-1]}")
                 time.sleep(0.005)
-            yield Running(process, port, time.perf_counter() - began)
+            yield process, url, time.perf_counter() - began
         finally:
             stop(process)
+
+
+def filled(command: str, python: Path, models: Path, port: int = 0) -> list[str]:
+    """The arguments of `command`."""
+    values = {"python": python, "peers": PEERS, "models": models, "port": port}
+    return [part.format(**values) for part in command.split()]
 
 
 # ------------------------------------------------------------------------- checks and main
@@ -482,14 +320,14 @@ def examples() -> tuple[list[list[int]], np.ndarray]:
     return images.tolist(), Model(MODEL).predict(images.astype(np.float32) / 255)
 
 
-def difference(server: Server, port: int, images: list[list[int]], expected: np.ndarray) -> float:
+def difference(server: Server, url: str, images: list[list[int]], expected: np.ndarray) -> float:
     """Largest difference of a probability to `expected`; raises `Absent` above the tolerance."""
     largest = 0.0
     for image, right in zip(images, expected, strict=True):
-        status, body = ask(port, server.route, server.request({"image": image}))
-        if status != 200:
-            raise Absent(f"it answers {status} to a right request")
-        answer = server.answer(body)
+        response = ask(url, server.request({"image": image}))
+        if response.status_code != 200:
+            raise Absent(f"it answers {response.status_code} to a right request")
+        answer = server.answer(response.content)
         found = np.array(answer["probabilities"], dtype=float).reshape(10)
         largest = max(largest, float(np.abs(found - right).max()))
         if not largest <= TOLERANCE or answer["prediction"] != right.argmax():
@@ -497,7 +335,7 @@ def difference(server: Server, port: int, images: list[list[int]], expected: np.
     return largest
 
 
-def refusals(server: Server, port: int, image: list[int]) -> dict[str, int]:
+def refusals(server: Server, url: str, image: list[int]) -> dict[str, int]:
     """The status of the answer to each kind of bad input."""
     bad = {
         "783 values": {"image": image[1:]},
@@ -512,110 +350,72 @@ def refusals(server: Server, port: int, image: list[int]) -> dict[str, int]:
     }
     bodies = {name: server.request(content) for name, content in bad.items()}
     bodies["no JSON"] = server.request({"image": image})[:-2]
-    return {name: ask(port, server.route, body)[0] for name, body in bodies.items()}
-
-
-def refused(statuses: dict[str, int]) -> int:
-    """How many bad inputs were answered as the client's mistake, 4xx."""
-    return sum(400 <= status < 500 for status in statuses.values())
+    return {name: ask(url, body).status_code for name, body in bodies.items()}
 
 
 def measure(
-    config: Config, chosen: dict[str, Server]
-) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, float]]], dict[str, str]]:
-    """What is known of each server, its rounds, and why servers are absent."""
+    name: str, config: Config, models: Path, images: list[list[int]], expected: np.ndarray
+) -> dict[str, Any]:
+    """One round of one server: start, check, load, check; raises `Absent` where one fails."""
+    server = SERVERS[name]
+    python, body = environment_of(name, server.requirements), server.request({"image": images[0]})
+    if server.prepare and not (models / name).exists():
+        run(filled(server.prepare, python, models), "its model can't be made", **server.environment)
+    with started(server, python, models, body) as (process, url, cold_start_seconds):
+        difference(server, url, images, expected)
+        load(url, body, config.connections, WARM_UP_SECONDS)
+        found = load(url, body, config.connections, config.seconds)
+        if not found["requests_per_second"]:
+            raise Absent(f"no right answer under load, {found['errors']} errors")
+        found |= {"cold_start_seconds": cold_start_seconds, "memory_mib": memory_mib(process)}
+        tqdm.write(f"{name}: " + ", ".join(f"{key} {found[key]:.2f}" for key in SUMMARISED))
+        return found | {
+            "largest_difference": difference(server, url, images, expected),
+            "bad_inputs": refusals(server, url, images[0]),
+        }
+
+
+def measure_all(config: Config) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+    """The rounds of each server, and why servers are absent; each round begins with another."""
     images, expected = examples()
-    load = load_from_python if generator_name(config) == "python" else load_from_wrk
-    facts: dict[str, dict[str, Any]] = {}
-    rounds: dict[str, list[dict[str, float]]] = {}
+    names = list(dict.fromkeys(config.servers or SERVERS))
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     absent: dict[str, str] = {}
-    pythons: dict[str, Path] = {}
-    try:
-        models = prepare_models()
-    except Absent as error:
-        fail(f"no model for the other servers: {error}")
-
-    def exclude(name: str, error: Absent) -> None:
-        absent[name] = str(error)
-        facts.pop(name, None)
-        rounds.pop(name, None)
-        tqdm.write(f"{name} is absent: {error}")
-
-    for name, server in chosen.items():
+    turns = [
+        (turn + place) % len(names) for turn in range(config.rounds) for place in range(len(names))
+    ]
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            python = pythons[name] = environment_of(name, server.requirements)
-            if server.prepare:
-                command = [part.format(python=python, models=models) for part in server.prepare]
-                convert(command, models / name, server.environment)
-            with started(server, python, models, server.request({"image": images[0]})) as running:
-                facts[name] = {
-                    "label": server.label,
-                    "largest_difference": difference(server, running.port, images, expected),
-                    "bad_inputs": refusals(server, running.port, images[0]),
-                    "environment_mb": megabytes_on_disk(python.parents[1]),
-                    "versions": versions_in(python, server.requirements),
-                }
-            rounds[name] = []
-            statuses = facts[name]["bad_inputs"]
-            tqdm.write(f"{name}: refuses {refused(statuses)} of {len(statuses)} bad inputs")
+            make_models(Path(folder))
         except Absent as error:
-            exclude(name, error)
-
-    with tqdm(total=config.rounds * len(rounds), unit="load") as progress:
-        for turn in range(config.rounds):
-            if not (names := list(rounds)):
-                fail("no server could be measured")
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                progress.set_description(name)
-                server, body = chosen[name], chosen[name].request({"image": images[0]})
-                try:
-                    with started(server, pythons[name], models, body) as running:
-                        target = (running.port, server.route, body, config.connections)
-                        load(*target, WARM_UP_SECONDS)
-                        found = load(*target, config.seconds)
-                        if not found.requests_per_second:
-                            raise Absent(f"no right answer under load, {found.errors} errors")
-                        memory = memory_mib(running.process.pid)
-                        difference(server, running.port, images, expected)
-                    rounds[name].append(
-                        {
-                            **vars(found),
-                            "cold_start_seconds": running.cold_start_seconds,
-                            "memory_mib": memory,
-                        }
-                    )
-                    tqdm.write(line(name, rounds[name][-1]))
-                except Absent as error:
-                    exclude(name, error)
-                progress.update()
-    return facts, rounds, absent
+            fail(f"no model for the other servers: {error}")
+        for turn in tqdm(turns, unit="load"):
+            if (name := names[turn]) in absent:
+                continue
+            try:
+                rounds[name].append(measure(name, config, Path(folder), images, expected))
+            except (Absent, requests.RequestException) as error:
+                absent[name] = str(error)
+                del rounds[name]
+                tqdm.write(f"{name} is absent: {error}")
+    return rounds, absent
 
 
-def line(name: str, found: dict[str, float]) -> str:
-    """One round of one server, to be read."""
-    return (
-        f"{name:9} {found['requests_per_second']:8.1f}/s  p50 {found['p50_ms']:.2f}  "
-        f"p95 {found['p95_ms']:.2f}  p99 {found['p99_ms']:.2f} ms  {found['errors']} errors  "
-        f"{found['memory_mib']:.0f} MiB  start {found['cold_start_seconds']:.2f} s"
-    )
+def described(name: str, turns: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is stored of a server."""
+    server = SERVERS[name]
+    folder = environment_of(name, server.requirements).parents[1]
+    return {
+        "label": server.label,
+        "largest_difference": max(turn["largest_difference"] for turn in turns),
+        "bad_inputs": turns[-1]["bad_inputs"],
+        "environment_mb": megabytes_on_disk(folder),
+        "versions": versions_in(folder, server.requirements),
+        **{key: summary([turn[key] for turn in turns]) for key in SUMMARISED},
+    }
 
 
-def generator_name(config: Config) -> str:
-    """`wrk` or `python`."""
-    if config.generator != "auto":
-        return config.generator
-    return "wrk" if shutil.which("wrk") else "python"
-
-
-def generator_version(name: str) -> str:
-    """The load generator with its version."""
-    if name == "python":
-        return f"python {platform.python_version()}, http.client"
-    shown = subprocess.run(["wrk", "--version"], capture_output=True, text=True)
-    return " ".join((shown.stdout + shown.stderr).split()[:2])
-
-
-def ratios(rounds: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
+def ratios(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     """How many times the requests a second of each other server ours answers, per round."""
     return {
         f"ratio_ours_over_{name}": summary(
@@ -629,46 +429,48 @@ def ratios(rounds: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any
     }
 
 
+def wrk_version() -> str:
+    """wrk and its version; leaves with exit code 2 where it is not installed."""
+    if not shutil.which("wrk"):
+        fail("wrk, which makes the load, is not installed: apt install wrk, or brew install wrk")
+    shown = subprocess.run(["wrk", "--version"], capture_output=True, text=True)
+    return " ".join((shown.stdout + shown.stderr).split()[:2])
+
+
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Measure, print, write `results/bench.api_load.json`; returns the ratios' means."""
     config = labkit.parse(Config, argv)
     if sys.platform == "win32":
         fail("the servers run on Linux and macOS")
+    generator = wrk_version()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped then too
     commit = machine.commit()  # before the run: what is edited meanwhile doesn't run
-    chosen = {name: SERVERS[name] for name in config.servers or SERVERS}
-    facts, rounds, absent = measure(config, chosen)
+    rounds, absent = measure_all(config)
+    if not rounds:
+        fail("no server could be measured")
     found = ratios(rounds)
     for name, ratio in found.items():
         print(f"{name}: {ratio['mean']:.2f} (n = {ratio['n']})")
-    means = {name: ratio["mean"] for name, ratio in found.items()}
     if config.servers or config.seconds < LEAST_STORED_SECONDS or "ours" not in rounds:
         print(f"A trial: only all servers, {LEAST_STORED_SECONDS} s or longer, are stored.")
-        return means
-    if commit.endswith(("dirty", "unknown")):
+    elif commit.endswith(("dirty", "unknown")):
         print("Not stored: the checkout has uncommitted changes. Commit them, then measure.")
-        return means
-    content = {
-        "argv": sys.argv[1:] if argv is None else argv,
-        "connections": config.connections,
-        "seconds": config.seconds,
-        "generator": generator_version(generator_name(config)),
-        "memory": "proportional set size" if sys.platform == "linux" else "resident set size",
-        "servers": {
-            name: {
-                **facts[name],
-                **{key: summary([turn[key] for turn in turns]) for key in turns[0]},
-            }
-            for name, turns in rounds.items()
-        },
-        "absent": absent,
-        **found,
-        "machine": machine.describe(),
-        "versions": machine.versions(),
-        "commit": commit,
-    }
-    results.write("bench.api_load", content)
-    return means
+    else:
+        content = {
+            "argv": sys.argv[1:] if argv is None else argv,
+            "connections": config.connections,
+            "seconds": config.seconds,
+            "generator": generator,
+            "memory": "proportional set size" if sys.platform == "linux" else "resident set size",
+            "servers": {name: described(name, turns) for name, turns in rounds.items()},
+            "absent": absent,
+            **found,
+            "machine": machine.describe(),
+            "versions": machine.versions(),
+            "commit": commit,
+        }
+        results.write("bench.api_load", content)
+    return {name: ratio["mean"] for name, ratio in found.items()}
 
 
 if __name__ == "__main__":
