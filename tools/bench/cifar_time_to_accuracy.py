@@ -11,17 +11,14 @@ images: the short recipe was fixed on validation images.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from tqdm import tqdm
 
 import labkit
-from labkit import Part, machine, results
-from labkit.arguments import fail
-from labkit.results import summary
+from tools.bench.race import race, store
 from tp3_cnn_resnet import fast_cnn
 from tp3_cnn_resnet.cifar10 import load, one_hot
 from tp3_cnn_resnet.cnn_classification import BATCH_SIZE, EPOCHS, build_cnn
@@ -75,61 +72,22 @@ def fast_epochs(images: np.ndarray, labels: np.ndarray, seed: int) -> Iterator[k
             yield model
 
 
-def timed(epochs: Iterator[keras.Model], part: Part) -> list[tuple[float, float]]:
-    """Seconds of training and accuracy on `part` after each epoch."""
-    points, seconds, started = [], 0.0, time.perf_counter()
-    for model in epochs:
-        seconds += time.perf_counter() - started
-        right = predict(model, part.x).argmax(axis=1) == part.y
-        points.append((seconds, float(np.mean(right))))
-        started = time.perf_counter()
-    return points
-
-
 def main(argv: list[str] | None = None) -> None:
     """Race, print, write `results/bench.cifar_time_to_accuracy.json`."""
     config = labkit.parse(Config, argv)
     data = load(config.data, smoke=False)
     labels, examined = one_hot(data.train.y), data.validation if config.validation else data.test
 
-    times: dict[str, list[float]] = {"plain": [], "fast": []}
-    accuracies: dict[str, list[float]] = {"plain": [], "fast": []}
-    for seed in tqdm(range(config.rounds), unit="round"):
-        for name, epochs in (("plain", plain_epochs), ("fast", fast_epochs)):
-            labkit.prepare(seed)
-            points = timed(epochs(data.train.x, labels, seed), examined)
-            tqdm.write(f"{name}: " + ", ".join(f"{s:.0f} s {a:.4f}" for s, a in points))
-            target = points[-1][1] if name == "plain" else accuracies["plain"][-1]
-            reached = [point for point in points if point[1] >= target]
-            if not reached:
-                fail(f"the short recipe did not reach {target:.4f} in round {seed}")
-            # The plain recipe has its whole time: its last epoch is the target.
-            seconds, accuracy = points[-1] if name == "plain" else reached[0]
-            times[name].append(seconds)
-            accuracies[name].append(accuracy)
-    pairs = zip(times["plain"], times["fast"], strict=True)
-    ratio = summary([plain / fast for plain, fast in pairs])
-    print(f"The short recipe is {ratio['mean']:.1f} times as fast (n = {config.rounds}).")
-    if data.source == "sample" or config.validation:
-        return
-    labels_of = {"plain": "hand-out's CNN, 10 epochs", "fast": "fast-cnn's recipe, 2 epochs"}
-    content = {
-        "data_source": data.source,
-        "seeds": list(range(config.rounds)),
-        "recipes": {
-            name: {
-                "label": label,
-                "seconds": summary(times[name]),
-                "test_accuracy": summary(accuracies[name]),
-            }
-            for name, label in labels_of.items()
-        },
-        "ratio_fast_over_plain": ratio,
-        "machine": {**machine.describe(), "precision": labkit.fast_precision()},
-        "versions": machine.versions(),
-        "commit": machine.commit(),
+    def accuracy_of(model: keras.Model) -> float:
+        return float(np.mean(predict(model, examined.x).argmax(axis=1) == examined.y))
+
+    recipes = {
+        "plain": ("hand-out's CNN, 10 epochs", partial(plain_epochs, data.train.x, labels)),
+        "fast": ("fast-cnn's recipe, 2 epochs", partial(fast_epochs, data.train.x, labels)),
     }
-    results.write("bench.cifar_time_to_accuracy", content)
+    found = race(recipes, accuracy_of, config.rounds)
+    if not config.validation:
+        store("cifar_time_to_accuracy", data.source, found)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,14 @@ is chosen on these test images: the short recipe was fixed on validation images.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from tqdm import tqdm
 
 import labkit
-from labkit import machine, results
-from labkit.arguments import fail
-from labkit.results import summary
+from tools.bench.race import race, store
 
 keras = labkit.lazy("keras")
 
@@ -40,7 +37,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, rounds=1)
+        labkit.at_least(self, rounds=1, max_epochs=1)
 
 
 def plain_recipe(images: int) -> tuple[keras.Model, int]:
@@ -94,67 +91,30 @@ def fast_recipe(images: int) -> tuple[keras.Model, int]:
     return model, batch_size
 
 
-RECIPES: dict[str, tuple[str, Callable]] = {
-    "plain": ("plain Keras example", plain_recipe),
-    "fast": ("one epoch, one cycle", fast_recipe),
-}
-
-
-def race(recipe: Callable, data: labkit.Images, seed: int, max_epochs: int) -> tuple[float, float]:
-    """Seconds of training until the test accuracy reaches the target, and that accuracy."""
-    labkit.prepare(seed)
-
-    def scaled(images: np.ndarray) -> np.ndarray:
-        return images[..., None].astype(np.float32) / 255
-
-    x_train, x_test, seconds = scaled(data.x_train), scaled(data.x_test), 0.0
-    started = time.perf_counter()
-    model, batch_size = recipe(len(x_train))
-    for epoch in range(max_epochs):
-        model.fit(
-            x_train, data.y_train, batch_size=batch_size,
-            initial_epoch=epoch, epochs=epoch + 1, verbose=0,
-        )  # fmt: skip
-        seconds += time.perf_counter() - started
-        accuracy = model.evaluate(x_test, data.y_test, batch_size=500, verbose=0)[1]
-        if accuracy >= TARGET:
-            return seconds, accuracy
-        started = time.perf_counter()
-    fail(f"{recipe.__name__} did not reach {TARGET:.0%} in {max_epochs} epochs: {accuracy:.4f}")
-
-
 def main(argv: list[str] | None = None) -> None:
     """Race, print, write `results/bench.mnist_time_to_accuracy.json`."""
     config = labkit.parse(Config, argv)
     data = labkit.load_mnist(config.data)
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in RECIPES}
-    for seed in tqdm(range(config.rounds), unit="round"):
-        for name, (_, recipe) in RECIPES.items():
-            times[name].append(race(recipe, data, seed, config.max_epochs))
-            tqdm.write(f"{name}: {times[name][-1][0]:.1f} s, {times[name][-1][1]:.4f}")
-    pairs = zip(times["plain"], times["fast"], strict=True)
-    ratio = summary([plain[0] / fast[0] for plain, fast in pairs])
-    print(f"The short recipe is {ratio['mean']:.1f} times as fast (n = {config.rounds}).")
-    if data.source == "sample":
-        return
-    content = {
-        "data_source": data.source,
-        "target_test_accuracy": TARGET,
-        "seeds": list(range(config.rounds)),
-        "recipes": {
-            name: {
-                "label": label,
-                "seconds": summary([seconds for seconds, _ in times[name]]),
-                "test_accuracy": summary([accuracy for _, accuracy in times[name]]),
-            }
-            for name, (label, _) in RECIPES.items()
-        },
-        "ratio_fast_over_plain": ratio,
-        "machine": {**machine.describe(), "precision": labkit.fast_precision()},
-        "versions": machine.versions(),
-        "commit": machine.commit(),
+    x_train, x_test = (x[..., None].astype(np.float32) / 255 for x in (data.x_train, data.x_test))
+
+    def epochs(recipe: Callable, seed: int) -> Iterator[keras.Model]:
+        model, batch_size = recipe(len(x_train))
+        for epoch in range(config.max_epochs):
+            model.fit(
+                x_train, data.y_train, batch_size=batch_size,
+                initial_epoch=epoch, epochs=epoch + 1, verbose=0,
+            )  # fmt: skip
+            yield model
+
+    def accuracy_of(model: keras.Model) -> float:
+        return model.evaluate(x_test, data.y_test, batch_size=500, verbose=0)[1]
+
+    recipes = {
+        "plain": ("plain Keras example", partial(epochs, plain_recipe)),
+        "fast": ("one epoch, one cycle", partial(epochs, fast_recipe)),
     }
-    results.write("bench.mnist_time_to_accuracy", content)
+    found = race(recipes, accuracy_of, config.rounds, TARGET)
+    store("mnist_time_to_accuracy", data.source, {"target_test_accuracy": TARGET, **found})
 
 
 if __name__ == "__main__":
