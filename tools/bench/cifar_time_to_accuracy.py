@@ -18,7 +18,8 @@ from functools import partial
 import numpy as np
 
 import labkit
-from tools.bench.race import race, store
+from labkit import results
+from tools.bench.race import race
 from tp3_cnn_resnet import fast_cnn
 from tp3_cnn_resnet.cifar10 import load, one_hot
 from tp3_cnn_resnet.cnn_classification import BATCH_SIZE, EPOCHS, build_cnn
@@ -86,8 +87,8 @@ def main(argv: list[str] | None = None) -> None:
         "fast": ("fast-cnn's recipe, 2 epochs", partial(fast_epochs, data.train.x, labels)),
     }
     found = race(recipes, accuracy_of, config.rounds)
-    if not config.validation:
-        store("cifar_time_to_accuracy", data.source, found)
+    if data.source != "sample" and not config.validation:
+        results.write("bench.cifar_time_to_accuracy", {"data_source": data.source, **found})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from functools import partial
 import numpy as np
 
 import labkit
-from tools.bench.race import race, store
+from labkit import results
+from tools.bench.race import race
 
 keras = labkit.lazy("keras")
 
@@ -114,7 +115,9 @@ def main(argv: list[str] | None = None) -> None:
         "fast": ("one epoch, one cycle", partial(epochs, fast_recipe)),
     }
     found = race(recipes, accuracy_of, config.rounds, TARGET)
-    store("mnist_time_to_accuracy", data.source, {"target_test_accuracy": TARGET, **found})
+    if data.source != "sample":
+        facts = {"data_source": data.source, "target_test_accuracy": TARGET}
+        results.write("bench.mnist_time_to_accuracy", facts | found)
 
 
 if __name__ == "__main__":
