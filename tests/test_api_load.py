@@ -192,7 +192,7 @@ def test_a_failing_server_leaves_the_others(monkeypatch):
 
 def test_a_server_that_ends_is_absent_with_its_last_words(tmp_path):
     (tmp_path / "server.py").write_text("raise SystemExit('no model here')")
-    server = Server("broken", "{python} {models}/server.py", tmp_path / "none.txt")
+    server = Server("broken", "{python} {models}/server.py", "none.txt")
     with (
         pytest.raises(Absent, match="no model here"),
         api_load.started(server, Path(sys.executable), tmp_path, BODY),
@@ -202,10 +202,9 @@ def test_a_server_that_ends_is_absent_with_its_last_words(tmp_path):
 
 def test_an_environment_without_network_is_absent(tmp_path, monkeypatch):
     monkeypatch.setattr(api_load, "run", refuse)
-    requirements = tmp_path / "some.txt"
-    requirements.write_text("flask\n")
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path))
     with pytest.raises(Absent, match="no network"):
-        api_load.environment_of("some", requirements)
+        api_load.environment_of("gunicorn", "gunicorn.txt")
 
 
 def refuse(*arguments, **options):

@@ -203,7 +203,7 @@ def resident_mib(workers: list[psutil.Process]) -> float:
     return sum(worker.memory_info().rss for worker in workers) / 2**20
 
 
-def main(argv: list[str] | None = None) -> dict[str, float]:
+def main(argv: list[str] | None = None) -> None:
     """Attack, print what came back; exit code 1 for any fault, lost answer or growth."""
     config = labkit.parse(Config, argv)
     rng = random.Random(config.seed)
@@ -257,13 +257,6 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     before, after = memory[1], memory[-1]
     if faults or failures or after > (1 + config.growth) * before:
         raise SystemExit("FAILED")
-    return {
-        "hostile_requests": float(statuses.total()),
-        "good_requests": float(len(seconds)),
-        "slowest_good_seconds": max(seconds),
-        "megabytes_before": before,
-        "megabytes_after": after,
-    }
 
 
 if __name__ == "__main__":

