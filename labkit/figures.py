@@ -8,6 +8,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+else:
+    Figure = "matplotlib.figure.Figure"  # for annotations; Matplotlib loads at the first figure
 
 STYLE = {
     "axes.grid": True,

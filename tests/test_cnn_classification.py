@@ -9,7 +9,7 @@ import pytest
 import labkit
 from labkit import Data, Part
 from tp3_cnn_resnet import cifar10, cnn_classification, fast_cnn, models, normalisation
-from tp3_cnn_resnet.augmentation import translated
+from tp3_cnn_resnet.cifar10 import translated
 from tp3_cnn_resnet.cnn_classification import build_cnn, build_resnet, residual_block
 from tp3_cnn_resnet.fast_cnn import whitening
 from tp3_cnn_resnet.muon import Muon
@@ -221,15 +221,15 @@ def test_convolutions_begin_as_the_identity():
 
 
 @pytest.mark.parametrize(("channels", "filters"), [(2, 24), (5, 4)])  # a wide and a tall matrix
-def test_kernels_move_alike_in_all_directions_and_the_rest_as_sgd(channels, filters):
+def test_kernels_move_alike_in_all_directions_and_the_rest_as_sgd(channels, filters, monkeypatch):
+    monkeypatch.setattr(Muon, "dense_rate", 2.0)
+    monkeypatch.setattr(Muon, "shift_rate", 8.0)
     labkit.prepare(0)
     rng = np.random.default_rng(0)
     shapes = [(3, 3, channels, filters), (filters, 10), (filters,)]
     expected = [rng.normal(size=shape) for shape in shapes]
     variables = [keras.Variable(value, dtype="float32") for value in expected]
-    optimizer = Muon(
-        0.1, dense_rate=2.0, shift_rate=8.0, momentum=0.85, nesterov=True, weight_decay=0.0
-    )
+    optimizer = Muon(0.1, momentum=0.85, nesterov=True, weight_decay=0.0)
     optimizer = Muon.from_config(optimizer.get_config())
     velocity = [np.zeros_like(value) for value in expected]
     for _ in range(3):

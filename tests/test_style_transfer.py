@@ -19,7 +19,6 @@ from tests.conftest import NOWHERE
 from tp3_cnn_resnet import (
     style_features,
     style_pictures,
-    style_report,
     style_transfer,
     train_features,
 )
@@ -456,7 +455,7 @@ def test_the_result_has_the_form_of_the_content_and_is_compared_with_it(tiny, no
 
 def test_panel_shows_content_style_and_result_in_this_order():
     images = [np.full((1, 4, 5, 3), value, np.float32) for value in (0.1, 0.5, 0.9)]
-    figure = style_report.panel_figure(images, "a network")
+    figure = style_pictures.panel_figure(images, "a network")
     assert [axis.get_title() for axis in figure.axes] == ["content", "style", "result"]
     for axis, image in zip(figure.axes, images, strict=True):
         np.testing.assert_array_equal(axis.images[0].get_array(), image[0])
@@ -472,7 +471,7 @@ def test_curves_are_the_weighted_parts_and_mark_the_sizes():
         "content_loss": [1] * 3,
     }
     history |= {"style_loss": [3, 2, 1], "total_variation": [0, 0, 0]}
-    figure = style_report.curves_figure(history, style_weight=2.0, tv_weight=6.0)
+    figure = style_pictures.curves_figure(history, style_weight=2.0, tv_weight=6.0)
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     assert lines["style loss"].tolist() == [6, 4, 2]
     assert lines["loss"].tolist() == [9, 6, 3]
@@ -511,8 +510,8 @@ def test_interrupted_transfer_goes_on_as_if_nothing_had_happened(tiny, noisy, mo
 
 def test_largest_rise_by_hand():
     history = {"size": [1, 1, 2, 2, 2], "loss": [4, 3, 9, 6, 6.6]}
-    assert style_report.largest_rise(history) == pytest.approx(0.1)
-    assert style_report.largest_rise({"size": [1, 1], "loss": [2, 1]}) == 0
+    assert style_pictures.largest_rise(history) == pytest.approx(0.1)
+    assert style_pictures.largest_rise({"size": [1, 1], "loss": [2, 1]}) == 0
 
 
 @pytest.mark.realdata

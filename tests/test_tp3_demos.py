@@ -11,7 +11,6 @@ from scipy import ndimage
 
 import labkit
 from tp3_cnn_resnet import box_demo, boxes, segmentation_demo, shapes
-from tp3_cnn_resnet.box_figure import boxes_figure
 from tp3_cnn_resnet.boxes import Detections, average_precision, suppress
 from tp3_cnn_resnet.models import to_input
 
@@ -181,7 +180,7 @@ def test_joint_loss_against_loops(truth):
 def test_figure_shows_truth_then_all_boxes_then_those_kept():
     test = box_demo.load("auto", smoke=True).test
     raw = [detections((A, 0.9), (B, 0.8), (C, 0.25))] * 2
-    figure = boxes_figure(test, raw, [one.only(np.array([1])) for one in raw], count=2)
+    figure = box_demo.boxes_figure(test, raw, [one.only(np.array([1])) for one in raw], count=2)
     texts = [[text.get_text() for text in axis.texts] for axis in figure.axes]
     for column in range(2):
         assert texts[column] == [shapes.CLASSES[int(row[4])] for row in test.y[column]]

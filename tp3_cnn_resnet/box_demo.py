@@ -20,7 +20,6 @@ import numpy as np
 
 import labkit
 from labkit import figures, results
-from tp3_cnn_resnet.box_figure import boxes_figure
 from tp3_cnn_resnet.boxes import Detections, average_precision, mean_iou, suppress
 from tp3_cnn_resnet.models import to_input
 from tp3_cnn_resnet.shapes import CLASSES, SIZE, SMOKE_SIZES, Settings, colour_distance, generate
@@ -173,26 +172,21 @@ def colour_boxes(images: np.ndarray, threshold: float) -> list[Detections]:
     found = []
     for distance in colour_distance(images):
         areas, _ = ndimage.label(ndimage.median_filter(distance, 3) > threshold)
-        slices = ndimage.find_objects(areas)
-        boxes = [(c.start, r.start, c.stop, r.stop) for r, c in slices]
+        boxes = [(c.start, r.start, c.stop, r.stop) for r, c in ndimage.find_objects(areas)]
         boxes = np.array(boxes, np.float32).reshape(-1, 4)
         size = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
         found.append(Detections(boxes, size / SIZE**2, np.zeros(len(boxes), int)))
     return found
 
 
-def colour_threshold(validation: labkit.Part) -> int:
-    """The floor's distance, 40 to 140, chosen on validation images as all else."""
-    boxes = [rows[:, :4] for rows in validation.y]
-    return max(
-        range(40, 160, 20),
-        key=lambda threshold: average_precision(colour_boxes(validation.x, threshold), boxes),
-    )
-
-
 def evaluate(raw: list[Detections], kept: list[Detections], data: labkit.Data) -> dict[str, float]:
-    """The boxes found in the test images, before and after suppression, beside the floors."""
-    threshold = colour_threshold(data.validation)
+    """The boxes found in the test images, before and after suppression, beside the floors.
+
+    The colour floor's distance is chosen on validation images, as all else.
+    """
+    images, boxes = data.validation.x, [rows[:, :4] for rows in data.validation.y]
+    candidates = range(40, 160, 20)
+    threshold = max(candidates, key=lambda c: average_precision(colour_boxes(images, c), boxes))
     shapes = np.mean([len(rows) for rows in data.test.y])
     metrics = {"threshold_floor_colour": threshold, "true_boxes_per_image": shapes}
     for prefix, found in (
@@ -205,7 +199,36 @@ def evaluate(raw: list[Detections], kept: list[Detections], data: labkit.Data) -
     return metrics
 
 
-# --- Table, main ---------------------------------------------------------------------------------
+# --- Figure, table, main -------------------------------------------------------------------------
+
+
+def boxes_figure(
+    test: labkit.Part, raw: list[Detections], kept: list[Detections], count: int = 6
+) -> figures.Figure:
+    """The first test images: true boxes, all boxes found, and those left after suppression."""
+    figure, axes = figures.subplots(3, count, size=(1.9 * count, 6.2))
+    for column in range(count):
+        rows = test.y[column]
+        true = Detections(rows[:, :4], np.ones(len(rows)), rows[:, 4].astype(int))
+        for axis, shown in zip(axes[:, column], (true, raw[column], kept[column]), strict=True):
+            axis.imshow(test.x[column], extent=(0, SIZE, SIZE, 0))
+            axis.set(xticks=[], yticks=[], autoscale_on=False)  # a box may reach out
+            axis.grid(False)
+            for box, score, label in zip(shown.boxes, shown.scores, shown.labels, strict=True):
+                left, top, right, bottom = box
+                for colour, linewidth in (("black", 2.5), ("white", 1.2)):
+                    axis.plot(
+                        (left, right, right, left, left), (top, top, bottom, bottom, top),
+                        color=colour, linewidth=linewidth,
+                    )  # fmt: skip
+                axis.text(
+                    left, top - 0.7, CLASSES[label] + ("" if shown is true else f" {score:.0%}"),
+                    fontsize=6, color="white",
+                    bbox={"facecolor": "black", "pad": 0.6, "linewidth": 0},
+                )  # fmt: skip
+    for axis, label in zip(axes[:, 0], ("truth", "all cells' boxes", "suppressed"), strict=True):
+        axis.set_ylabel(label)
+    return figure
 
 
 def table(metrics: dict[str, float]) -> str:

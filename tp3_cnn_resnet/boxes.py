@@ -4,15 +4,10 @@ References: Everingham et al., "The Pascal Visual Object Classes Challenge" (IJC
 4.2, for matching by IoU and for average precision.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-MOST_OVERLAP = 0.3
-"""IoU above which the less sure of two boxes is dropped; the shapes don't overlap."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +21,7 @@ class Detections:
     labels: np.ndarray
     """(k,) class 0 to 2."""
 
-    def only(self, chosen: np.ndarray) -> Detections:
+    def only(self, chosen: np.ndarray) -> "Detections":
         """Those that the index or bool array names."""
         return Detections(self.boxes[chosen], self.scores[chosen], self.labels[chosen])
 
@@ -40,10 +35,11 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return intersection / (areas[0][:, None] + areas[1][None] - intersection)
 
 
-def suppress(found: Detections, most_overlap: float = MOST_OVERLAP) -> Detections:
+def suppress(found: Detections, most_overlap: float = 0.3) -> Detections:
     """Non-maximum suppression: surest first, keep what overlaps no kept box too much.
 
-    Classes don't matter: a place has one shape.
+    `most_overlap` is an IoU, low as the shapes themselves don't overlap. Classes don't matter: a
+    place has one shape.
     """
     overlaps = iou(found.boxes, found.boxes)
     kept: list[int] = []
@@ -62,15 +58,14 @@ def average_precision(
     taken yet; a second box for the same shape is wrong. Precision is made monotone, as in Pascal
     VOC since 2010.
     """
-    images = np.concatenate([np.full(len(d.scores), i) for i, d in enumerate(found)])
-    boxes = np.concatenate([d.boxes for d in found])
-    order = np.argsort(-np.concatenate([d.scores for d in found]), kind="stable")
+    each = [
+        (s, i, box) for i, d in enumerate(found) for s, box in zip(d.scores, d.boxes, strict=True)
+    ]
     taken = [np.zeros(len(boxes), bool) for boxes in truth]
-    right = np.zeros(len(order), bool)
-    for place, index in enumerate(order):
-        image = int(images[index])
+    right = np.zeros(len(each), bool)
+    for place, (_, image, box) in enumerate(sorted(each, key=lambda row: -row[0])):
         if len(truth[image]):
-            overlaps = iou(boxes[index : index + 1], truth[image])[0]
+            overlaps = iou(box[None], truth[image])[0]
             best = overlaps.argmax()
             if overlaps[best] >= threshold and not taken[image][best]:
                 taken[image][best] = right[place] = True

@@ -1,8 +1,9 @@
-"""CIFAR-10 as both classifiers take it: three parts, floors, and how a network is measured."""
+"""CIFAR-10 as its trainings take it: three parts, harmless changes, floors, how to measure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,6 +25,26 @@ SAMPLE_CLASSES = (
 """The patterns of the built-in sample, which has no airplanes."""
 
 
+@dataclass(frozen=True)
+class Settings:
+    """The settings that every training on CIFAR-10 has; a script's `Config` adds its own."""
+
+    epochs: int | None
+    """Passes over the training images, 1 or more."""
+    seed: int = 0
+    """Seed of the weights, the order and the augmentation; never of the split."""
+    data: labkit.DataChoice = "auto"
+    """auto: real CIFAR-10 or, without it, a sample; real: real or an error; sample: patterns."""
+    smoke: bool = False
+    """Two epochs on 512 images, to see that everything runs."""
+    resume: bool = False
+    """Go on with the last interrupted training of the same settings, code and data."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values, naming field, limit and value."""
+        labkit.at_least(self, epochs=1, seed=0)
+
+
 def load(choice: labkit.DataChoice, smoke: bool, validation_share: float = 0.1) -> Data:
     """Images (n, 32, 32, 3) uint8 and labels 0..9 for training, validation and test.
 
@@ -32,8 +53,7 @@ def load(choice: labkit.DataChoice, smoke: bool, validation_share: float = 0.1) 
     validation images, and 256 test images at most.
     """
     images = labkit.load_cifar10(choice)
-    if smoke:
-        images = images.head(512, 256)
+    images = images.head(512, 256) if smoke else images
     border = round(len(images.x_train) * (1 - validation_share))
     return images.split(slice(0, border), slice(border, None))
 
@@ -41,6 +61,20 @@ def load(choice: labkit.DataChoice, smoke: bool, validation_share: float = 0.1) 
 def one_hot(labels: np.ndarray) -> np.ndarray:
     """Labels (n,) as (n, 10) float32, 1 at the class: what categorical cross-entropy takes."""
     return np.eye(NUM_CLASSES, dtype=np.float32)[labels]
+
+
+def translated(images: np.ndarray, rng: np.random.Generator, reach: int) -> np.ndarray:
+    """`images` (n, h, w, c), each moved by -reach..reach pixels; the border is mirrored."""
+    count, height, width, _ = images.shape
+    padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), "reflect")
+    top, left = rng.integers(0, 2 * reach + 1, (2, count, 1, 1))
+    rows, columns = top + np.arange(height)[:, None], left + np.arange(width)
+    return padded[np.arange(count)[:, None, None], rows, columns]
+
+
+def mirrored(images: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """`images` (n, h, w, c), those `chosen` (n,) bool with left and right exchanged."""
+    return np.where(chosen[:, None, None, None], images[:, :, ::-1], images)
 
 
 def floors(training: Part, test: Part) -> dict[str, float]:

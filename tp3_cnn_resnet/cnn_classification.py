@@ -23,6 +23,7 @@ import numpy as np
 
 import labkit
 from labkit import figures
+from tp3_cnn_resnet import cifar10
 from tp3_cnn_resnet.cifar10 import INPUT_SHAPE, NUM_CLASSES, load, measure, one_hot, score, table
 from tp3_cnn_resnet.models import forward_flops, to_input
 
@@ -35,7 +36,7 @@ EPOCHS, BATCH_SIZE = 10, 64
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(cifar10.Settings):
     """Settings of one training."""
 
     model: Literal["cnn", "resnet-plain", "resnet"] = "cnn"
@@ -47,18 +48,6 @@ class Config:
     """Passes over the training images, 1 or more."""
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     """Training arithmetic; auto: float32 for cnn, the machine's faster one for the others."""
-    seed: int = 0
-    """Seed of the weights and the order; never of the split."""
-    data: labkit.DataChoice = "auto"
-    """auto: real CIFAR-10 or, without it, a sample; real: real or an error; sample: patterns."""
-    smoke: bool = False
-    """Two epochs on 512 images, to see that everything runs."""
-    resume: bool = False
-    """Go on with the last interrupted training of the same settings, code and data."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, epochs=1, seed=0)
 
 
 # --- Networks: (B, 32, 32, 3) images in 0..1 become 10 probabilities ------------------------------

@@ -5,14 +5,16 @@ Corruptions and Perturbations" (ICLR 2019), which has fifteen. These are version
 strengths of our own, so accuracies under them can't be compared with those on CIFAR-10-C.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from PIL import Image
 
+import labkit
 from labkit import figures
+
+ndimage = labkit.lazy("scipy.ndimage")
 
 
 def gaussian_noise(images: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
@@ -33,9 +35,7 @@ def impulse_noise(images: np.ndarray, share: float, rng: np.random.Generator) ->
 
 def gaussian_blur(images: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Out of focus: a Gaussian of `sigma` pixels."""
-    from scipy.ndimage import gaussian_filter
-
-    return gaussian_filter(images, (0, sigma, sigma, 0), mode="nearest")
+    return ndimage.gaussian_filter(images, (0, sigma, sigma, 0), mode="nearest")
 
 
 def motion_blur(images: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -59,11 +59,9 @@ def motion_blur(images: np.ndarray, length: int, rng: np.random.Generator) -> np
 
 def fog(images: np.ndarray, density: float, rng: np.random.Generator) -> np.ndarray:
     """White haze in clouds of several sizes hides a share `density` of the image, on average."""
-    from scipy.ndimage import gaussian_filter
-
     clouds = np.zeros(images.shape[:3])
     for size in (2, 4, 8):
-        layer = gaussian_filter(rng.normal(size=clouds.shape), (0, size, size), mode="wrap")
+        layer = ndimage.gaussian_filter(rng.normal(size=clouds.shape), (0, size, size), mode="wrap")
         clouds += layer / layer.std()
     clouds -= clouds.mean(axis=(1, 2), keepdims=True)
     haze = np.clip(density * (1 + 0.25 * clouds), 0, 1)[..., None]
@@ -83,18 +81,12 @@ def contrast(images: np.ndarray, kept: float, rng: np.random.Generator) -> np.nd
 
 def pixelate(images: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
     """Enlarged from too few pixels: down to `side` x `side` by means, then up by repetition."""
-    from PIL import Image
-
-    def worsen(image: Image.Image) -> Image.Image:
-        small = image.resize((side, side), Image.Resampling.BOX)
-        return small.resize(image.size, Image.Resampling.NEAREST)
-
-    return _one_by_one(images, worsen)
+    box, nearest = Image.Resampling.BOX, Image.Resampling.NEAREST
+    return _one_by_one(images, lambda i: i.resize((side, side), box).resize(i.size, nearest))
 
 
 def jpeg(images: np.ndarray, quality: int, rng: np.random.Generator) -> np.ndarray:
     """Compressed too much: JPEG of that `quality`, 1 to 95."""
-    from PIL import Image
 
     def worsen(image: Image.Image) -> Image.Image:
         file = io.BytesIO()
@@ -134,8 +126,6 @@ def corrupt(images: np.ndarray, kind: str, strength: int, seed: int) -> np.ndarr
 
 def _one_by_one(images: np.ndarray, function: Callable) -> np.ndarray:
     """Pillow's `function` on each image of (n, h, w, 3) in 0..1."""
-    from PIL import Image
-
     pixels = np.rint(255 * images).astype(np.uint8)
     return np.stack([np.asarray(function(Image.fromarray(p))) for p in pixels]) / 255
 

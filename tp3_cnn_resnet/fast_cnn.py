@@ -35,8 +35,16 @@ import numpy as np
 
 import labkit
 from labkit import figures
-from tp3_cnn_resnet.augmentation import mirrored, translated
-from tp3_cnn_resnet.cifar10 import NUM_CLASSES, load, measure, one_hot, table
+from tp3_cnn_resnet.cifar10 import (
+    NUM_CLASSES,
+    Settings,
+    load,
+    measure,
+    mirrored,
+    one_hot,
+    table,
+    translated,
+)  # fmt: skip
 from tp3_cnn_resnet.models import forward_flops, to_input
 
 keras = labkit.lazy("keras")  # TensorFlow loads at the first use, so that --help is immediate
@@ -52,7 +60,7 @@ LOGIT_SCALE = 1 / 9
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of one training."""
 
     budget: Literal["default", "long", "record"] = "default"
@@ -61,18 +69,6 @@ class Config:
     """Passes over the training images, 1 or more; the budget's own number if not given."""
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     """Training arithmetic; auto: the machine's faster one."""
-    seed: int = 0
-    """Seed of the weights, the order and the augmentation; never of the split."""
-    data: labkit.DataChoice = "auto"
-    """auto: real CIFAR-10 or, without it, a sample; real: real or an error; sample: patterns."""
-    smoke: bool = False
-    """Two epochs on 512 images, to see that everything runs."""
-    resume: bool = False
-    """Go on with the last interrupted training of the same settings, code and data."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, epochs=1, seed=0)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
 own because it imports Keras.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras
@@ -39,23 +37,13 @@ class Muon(keras.optimizers.SGD):
     Keras' own Muon leaves convolution kernels to AdamW.
     """
 
-    def __init__(
-        self,
-        *arguments: Any,
-        kernel_momentum: float = 0.6,
-        dense_rate: float = 4.6,
-        shift_rate: float = 294.0,
-        **settings: Any,
-    ) -> None:
-        """As Keras' SGD; `dense_rate` and `shift_rate` are in learning rates of the kernels.
+    kernel_momentum = 0.6
+    dense_rate, shift_rate = 4.6, 294.0
+    """In learning rates of the kernels.
 
-        A shift adds up the gradients of a whole channel but moves it as a whole, too; at the dense
-        layer's rate it would hardly leave zero within a training as short as this.
-        """
-        super().__init__(*arguments, **settings)
-        self.kernel_momentum = kernel_momentum
-        self.dense_rate, self.shift_rate = dense_rate, shift_rate
-        self.arithmetic = keras.config.dtype_policy().compute_dtype
+    A shift adds up the gradients of a whole channel but moves it as a whole, too; at the dense
+    layer's rate it would hardly leave zero within a training as short as this.
+    """
 
     def update_step(
         self, gradient: keras.KerasTensor, variable: keras.Variable, learning_rate: Any
@@ -70,16 +58,9 @@ class Muon(keras.optimizers.SGD):
         self.assign(momentum, gathered)
         direction = gradient + self.kernel_momentum * gathered  # Nesterov's
         filters = variable.shape[-1]
-        matrix = ops.cast(ops.reshape(direction, (-1, filters)), self.arithmetic)
+        arithmetic = keras.config.dtype_policy().compute_dtype
+        matrix = ops.cast(ops.reshape(direction, (-1, filters)), arithmetic)
         step = ops.reshape(ops.cast(orthogonalised(matrix), variable.dtype), variable.shape)
         length = ops.norm(ops.reshape(variable, (-1,)))
         rate = ops.cast(learning_rate, variable.dtype)
         self.assign(variable, variable * filters**0.5 / length - rate * step)
-
-    def get_config(self) -> dict[str, Any]:
-        """Settings to save."""
-        return super().get_config() | {
-            "kernel_momentum": self.kernel_momentum,
-            "dense_rate": self.dense_rate,
-            "shift_rate": self.shift_rate,
-        }

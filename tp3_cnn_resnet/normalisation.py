@@ -3,8 +3,6 @@
 A module of its own because it imports Keras.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import keras
@@ -68,14 +66,13 @@ class RecalibratedAccuracy(keras.callbacks.Callback):
         self.twin, self.training = twin, training[:RECALIBRATION_IMAGES]
         self.images, self.labels = validation
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Take the weights, recalibrate the statistics, measure."""
         self.twin.set_weights(self.model.get_weights())
         self.twin(self.training, training=True)  # sets the averages, changes no weight
         probabilities = self.twin.predict(self.images, batch_size=500, verbose=0)
         right = probabilities.argmax(axis=1) == self.labels.argmax(axis=1)
-        if logs is not None:
-            logs["val_accuracy_recalibrated"] = float(np.mean(right))
+        logs["val_accuracy_recalibrated"] = float(np.mean(right))
 
 
 def batchnorm_lag(history: Mapping[str, list[float]]) -> dict[str, float]:

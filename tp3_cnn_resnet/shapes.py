@@ -5,8 +5,6 @@ squares and triangles of any colour, size and angle lie, without touching, on te
 that may have any colour too: what a shape is can't be read off a pixel's colour.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -31,7 +31,6 @@ from PIL import Image
 
 import labkit
 from tp3_cnn_resnet import style_pictures as pictures
-from tp3_cnn_resnet import style_report as report
 from tp3_cnn_resnet.style_features import Network, find_network
 
 keras = labkit.lazy("keras")  # TensorFlow loads at the first use, so that --help is immediate
@@ -280,19 +279,20 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             small_content = pictures.resized(content, *result.shape[1:3])
             small_style = pictures.resized(style, *pictures.shape_at(style, config.size))
             metrics = examine(config, network, small_content, small_style, result)
-            metrics |= {"largest_rise": report.largest_rise(run.history), "train_seconds": seconds}
+            metrics["largest_rise"] = pictures.largest_rise(run.history)
+            metrics["train_seconds"] = seconds
             run.log_metrics(metrics)
             pictures.to_image(result).save(run.folder / "result.png")
             shown = (small_content, small_style, result)
-            panel = run.save_figure("panel", report.panel_figure(shown, network.label))
+            panel = run.save_figure("panel", pictures.panel_figure(shown, network.label))
             if config.panel:
                 with Image.open(panel) as drawn:
                     drawn.convert("RGB").save(config.panel)
-            losses = report.curves_figure(run.history, config.style_weight, config.tv_weight)
+            losses = pictures.curves_figure(run.history, config.style_weight, config.tv_weight)
             run.save_figure("losses", losses)
             title = f"{config.content.name} in the manner of {config.style.name}"
-            run.save_report(title, f"{network.description}\n\n{report.table(metrics)}")
-    print(report.table(run.metrics))
+            run.save_report(title, f"{network.description}\n\n{pictures.table(metrics)}")
+    print(pictures.table(run.metrics))
     return run.metrics
 
 

@@ -24,7 +24,7 @@ import labkit
 from labkit import figures, results
 from labkit.arguments import fail
 from labkit.machine import commit
-from tp3_cnn_resnet.augmentation import mirrored_and_moved
+from tp3_cnn_resnet.cifar10 import Settings, mirrored, score, translated
 from tp3_cnn_resnet.models import to_input
 from tp3_cnn_resnet.style_features import OWN_WEIGHTS, build
 
@@ -32,30 +32,18 @@ keras = labkit.lazy("keras")  # TensorFlow loads at the first use, so that --hel
 batches = labkit.lazy("labkit.batches")
 
 BATCH_SIZE = 128
-WIDTHS = {"block1": 24, "block2": 48, "block3": 64, "block4": 80}
-DEPTHS = {"block1": 2, "block2": 2, "block3": 2, "block4": 1}
+BLOCKS = {"block1": (24, 2), "block2": (48, 2), "block3": (64, 2), "block4": (80, 1)}
+"""Channels and number of the convolutions of each block."""
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of one training."""
 
     epochs: int = 8
     """Passes over the training images, 1 or more."""
     ship: bool = False
     """Replace the file in the repository; only after a whole training on real CIFAR-10."""
-    seed: int = 0
-    """Seed of the weights, the order and the augmentation; never of the split."""
-    data: labkit.DataChoice = "auto"
-    """auto: real CIFAR-10 or, without it, a sample; real: real or an error; sample: patterns."""
-    smoke: bool = False
-    """Two epochs on 461 images, to see that everything runs."""
-    resume: bool = False
-    """Go on with the last interrupted training of the same settings, code and data."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, epochs=1, seed=0)
 
 
 def load(choice: labkit.DataChoice, smoke: bool) -> labkit.Data:
@@ -77,8 +65,8 @@ def blank_network(x_train: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         "preprocess/bias": (-mean / deviation).astype(np.float32),
     }
     channels = 3
-    for block, width in WIDTHS.items():
-        for number in range(1, DEPTHS[block] + 1):
+    for block, (width, depth) in BLOCKS.items():
+        for number in range(1, depth + 1):
             kernel = rng.normal(0, np.sqrt(2 / (9 * channels)), (3, 3, channels, width))  # He
             arrays[f"{block}_conv{number}/kernel"] = kernel.astype(np.float32)
             arrays[f"{block}_conv{number}/bias"] = np.zeros(width, np.float32)
@@ -93,6 +81,12 @@ def build_classifier(x_train: np.ndarray, seed: int) -> tuple[keras.Model, keras
     x = keras.layers.GlobalAveragePooling2D()(features.output)  # (B, 80)
     outputs = keras.layers.Dense(10, activation="softmax")(x)  # (B, 10)
     return features, keras.Model(features.input, outputs)
+
+
+def mirrored_and_moved(images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple:
+    """Half of the images mirrored, all moved by up to 4 pixels, as the network's input."""
+    chosen = rng.random(len(images)) < 0.5
+    return to_input(translated(mirrored(images, chosen), rng, reach=4)), labels
 
 
 def train(model: keras.Model, config: Config, data: labkit.Data, run: labkit.Run) -> None:
@@ -111,7 +105,7 @@ def train(model: keras.Model, config: Config, data: labkit.Data, run: labkit.Run
     model.fit(
         batches.Batches(
             data.train.x, data.train.y, BATCH_SIZE, config.seed, run.first_epoch,
-            lambda images, labels, rng: (mirrored_and_moved(images, rng), labels),
+            mirrored_and_moved,
         ),
         validation_data=(to_input(data.validation.x), data.validation.y),
         epochs=config.epochs, initial_epoch=run.first_epoch, shuffle=False,
@@ -136,8 +130,7 @@ def evaluate(model: keras.Model, data: labkit.Data) -> dict[str, float]:
     """Accuracies, and the floor: always the most frequent training label."""
     metrics = {}
     for part, examples in (("validation", data.validation), ("test", data.test)):
-        predicted = model.predict(to_input(examples.x), batch_size=500, verbose=0).argmax(axis=1)
-        metrics[f"{part}_accuracy"] = float(np.mean(predicted == examples.y))
+        metrics[f"{part}_accuracy"] = score(model, examples)[1]
     majority = np.bincount(data.train.y).argmax()
     return metrics | {"floor_majority": float(np.mean(data.test.y == majority))}
 
