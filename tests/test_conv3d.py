@@ -234,7 +234,7 @@ def test_a_step_is_measured_in_a_process_of_its_own():
 
 
 def test_every_setting_is_measured_once_and_drawn():
-    settings = conv3d_cost.every_setting()
+    settings = conv3d_cost.SETTINGS
     assert len(settings) == len(set(settings)) == 3 * 3 + 1 + 1
     rows = [
         vars(setting) | {"parameters": 1000, "activation_mb": 2.0, "peak_mb": 5.0, "step_ms": 7.0}

@@ -18,11 +18,10 @@ def standard():
 
 
 def test_shapes_and_masks(standard):
-    drawn = standard["train"]
-    assert drawn.images.shape == drawn.instances.shape == (60, SIZE, SIZE)
-    assert drawn.images.dtype == drawn.instances.dtype == np.uint8
-    np.testing.assert_array_equal(drawn.masks, drawn.instances > 0)
-    for numbers in drawn.instances:
+    images, instances = standard["train"]
+    assert images.shape == instances.shape == (60, SIZE, SIZE)
+    assert images.dtype == instances.dtype == np.uint8
+    for numbers in instances:
         present = np.unique(numbers)
         np.testing.assert_array_equal(present, np.arange(len(present)))  # 0, 1, 2, ...
 
@@ -30,11 +29,10 @@ def test_shapes_and_masks(standard):
 @pytest.mark.parametrize("level", LEVELS)
 def test_parts_share_no_image_and_repeat(level):
     parts = {part: scenes(part, 8, level) for part in PARTS}
-    seen = [image.tobytes() for drawn in parts.values() for image in drawn.images]
+    seen = [image.tobytes() for images, _ in parts.values() for image in images]
     assert len(set(seen)) == 24
-    again = scenes("test", 4, level)
-    np.testing.assert_array_equal(again.images, parts["test"].images[:4])
-    np.testing.assert_array_equal(again.instances, parts["test"].instances[:4])
+    for again, first in zip(scenes("test", 4, level), parts["test"], strict=True):
+        np.testing.assert_array_equal(again, first[:4])
 
 
 def test_unknown_names_are_refused():
@@ -45,14 +43,15 @@ def test_unknown_names_are_refused():
 
 
 def test_images_hold_what_they_promise(standard):
-    cells = [np.bincount(numbers.ravel())[1:] for numbers in standard["train"].instances]
+    _, instances = standard["train"]
+    cells = [np.bincount(numbers.ravel())[1:] for numbers in instances]
     counts = np.array([len(areas) for areas in cells])
     areas = np.concatenate(cells)
     assert (counts == 0).any()  # empty images
     assert counts.max() >= 6
     assert (areas < 80).mean() > 0.1  # small cells
     touching = 0
-    for numbers in standard["train"].instances:
+    for numbers in instances:
         regions = ndimage.label(numbers > 0)[1]
         touching += numbers.max() - regions
     assert touching > 10
@@ -60,9 +59,8 @@ def test_images_hold_what_they_promise(standard):
 
 def test_brightness_says_nothing():
     """Cells and their surroundings have equal means: over images the difference averages out."""
-    drawn = scenes("train", 100)
     differences = []
-    for image, numbers in zip(drawn.images.astype(float), drawn.instances, strict=True):
+    for image, numbers in zip(*scenes("train", 100), strict=True):
         far = ndimage.distance_transform_edt(numbers == 0)
         around = (far > 6) & (far < 14)  # beyond the dark halo
         if numbers.any():
@@ -82,11 +80,9 @@ def test_thresholds_fail_where_they_should_and_only_there(standard):
     def floor_dice(drawn):
         parts = {
             part: SegmentationPart(
-                found.images[..., None].astype(np.float32),
-                found.instances,
-                np.arange(len(found.images)),
+                images[..., None].astype(np.float32), instances, np.arange(len(images))
             )
-            for part, found in drawn.items()
+            for part, (images, instances) in drawn.items()
         }
         found, masks = segmentation.floors(Data("simulated:cells", **parts))
         return {name: found[f"floor_{name}"] for name in masks}

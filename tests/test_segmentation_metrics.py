@@ -343,7 +343,7 @@ def test_losses_are_rebuilt_from_their_configuration(name):
 
 def test_a_compiled_model_is_saved_and_loaded(tmp_path):
     model = build_unet(2, depth=1)
-    loss = losses.Tversky(false_weight=0.2, missed_weight=0.8)
+    loss = losses.Tversky()
     model.compile("adam", loss=loss, metrics=[metrics.Dice(0.4), metrics.IoU()])
     probabilities, truth = random_masks(4, 128, 5)
     x, y = probabilities[..., None], truth[..., None].astype(np.float32)

@@ -354,7 +354,7 @@ def test_best_middle_and_worst_images_are_shown():
 def test_averages_by_size_against_a_loop():
     area = np.array([10, 30, 100, 150, 2000])
     dice = np.array([0.2, 0.6, 0.5, 1.0, 0.9])
-    found = metrics.Objects(np.zeros(5, int), area, dice, dice)
+    found = metrics.Objects(area, dice, dice)
     rows = mask_figures.averages_by_size(found)
     assert [(row["from"], row["objects"]) for row in rows] == [(0, 2), (80, 2), (640, 1)]
     iou = (0.2 / 1.8 + 0.6 / 1.4) / 2

@@ -4,8 +4,6 @@
 `draw`. Images are float32; masks are float32 of zeros and ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -23,6 +23,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+from tqdm import tqdm
 
 import labkit
 from labkit import comparison
@@ -238,7 +239,8 @@ def costs(run: labkit.Run, smoke: bool) -> list[dict]:
         found = asdict(small) | conv3d_cost.measure(small, repeats=1)
         found.pop("peak_mb", None)  # this process has had a higher one before
         return [found]
-    rows = conv3d_cost.measure_all(conv3d_cost.every_setting())
+    settings = tqdm(conv3d_cost.SETTINGS, "memory and time", unit="setting")
+    rows = [asdict(setting) | conv3d_cost.measure_apart(setting) for setting in settings]
     run.save_figure("cost", conv3d_cost.cost_figure(rows))
     return rows
 
@@ -252,11 +254,9 @@ def track_as_handed_out(architecture: dict) -> None:
 
 def conclusions(outcomes: list[comparison.Outcome]) -> list[str]:
     """What share of the test volumes each network gets right."""
-    accuracies = values(outcomes, "test_accuracy")
-    percents = {network: [100 * each for each in sample] for network, sample in accuracies.items()}
     return [
-        f"{network}: {in_words(sample, 1, ' %')} of the test volumes."
-        for network, sample in percents.items()
+        f"{network}: {in_words([100 * each for each in sample], 1, ' %')} of the test volumes."
+        for network, sample in values(outcomes, "test_accuracy").items()
     ]
 
 

@@ -4,25 +4,20 @@ Each setting is measured in a process of its own, because the peak of a process'
 Reported is how far the peak rises above that of a process that has trained a tiny network already.
 """
 
-from __future__ import annotations
-
-import json
+import multiprocessing
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 import labkit
-from labkit import figures, machine
+from labkit import figures
 from labkit.results import markdown_table
 
-MODULE = "tp4_unet_conv3d.conv3d_cost"
 BATCH_SIZE = 8
 """Volumes in a measured step."""
 
@@ -48,10 +43,8 @@ SWEEPS = {
 FACTORISED = Setting(model="conv2plus1d")
 
 
-def every_setting() -> list[Setting]:
-    """The settings of all sweeps, each once, and the factorised network."""
-    swept = [setting for sweep in SWEEPS.values() for setting in sweep]
-    return list(dict.fromkeys([*swept, FACTORISED]))
+SETTINGS = list(dict.fromkeys([*chain(*SWEEPS.values()), FACTORISED]))
+"""Those of all sweeps, each once, and the factorised network."""
 
 
 def measure(setting: Setting, repeats: int = 7) -> dict[str, float]:
@@ -108,22 +101,9 @@ def _peak_memory() -> int | None:
 
 
 def measure_apart(setting: Setting, repeats: int = 7) -> dict[str, float]:
-    """`measure` in a new process. Raises `RuntimeError` with its last words if that fails."""
-    finished = subprocess.run(
-        [sys.executable, "-m", MODULE, json.dumps([asdict(setting), repeats])],
-        cwd=machine.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if finished.returncode:
-        raise RuntimeError(f"measuring {setting} failed: {finished.stderr[-500:]}")
-    return json.loads(finished.stdout.splitlines()[-1])
-
-
-def measure_all(settings: Sequence[Setting], repeats: int = 7) -> list[dict]:
-    """A row per setting: its fields and what `measure` finds, with a progress bar."""
-    bar = tqdm(settings, desc="memory and time", unit="setting")
-    return [asdict(setting) | measure_apart(setting, repeats) for setting in bar]
+    """`measure` in a new process, which begins with an empty memory; raises what it raises."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, setting, repeats).result()
 
 
 def cost_table(rows: list[dict]) -> str:
@@ -159,11 +139,8 @@ def cost_figure(rows: list[dict]) -> figures.Figure:
     }
     factorised = next((row for row in rows if row["model"] == FACTORISED.model), None)
     for (memory, duration), (name, label) in zip(axes.T, labels.items(), strict=True):
-        others = {key: base[key] for key in base if key != name}
-        sweep = sorted(
-            (row for row in rows if all(row[key] == others[key] for key in others)),
-            key=lambda row: row[name],
-        )
+        of_sweep = (row for row in rows if row == row | base | {name: row[name]})
+        sweep = sorted(of_sweep, key=lambda row: row[name])
         x = [row[name] for row in sweep]
         if all("peak_mb" in row for row in sweep):
             memory.plot(x, [row["peak_mb"] for row in sweep], "o-", label="measured peak")
@@ -191,8 +168,3 @@ def cost_figure(rows: list[dict]) -> figures.Figure:
     axes[0, 0].legend(fontsize=8)
     axes[1, 0].legend(fontsize=8)
     return drawn
-
-
-if __name__ == "__main__":
-    fields, count = json.loads(sys.argv[1])
-    print(json.dumps(measure(Setting(**fields), count)))

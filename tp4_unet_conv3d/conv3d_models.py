@@ -4,12 +4,12 @@ Every network takes volumes of shape (B, depth, height, width, 1), from -1 to 3,
 sigmoid, or in a softmax for more than two classes.
 """
 
-from __future__ import annotations
-
 import math
 
 import keras
 from keras import layers, ops
+
+SAME = {"padding": "same", "activation": "relu"}
 
 
 def _ending(features: keras.KerasTensor, classes: int) -> keras.KerasTensor:
@@ -25,11 +25,10 @@ def build_conv3d(
     kernel: int = 3,
 ) -> keras.Model:
     """The hand-out's network: 30,689 parameters at its settings, which are the defaults."""
-    settings = {"padding": "same", "activation": "relu"}
     inputs = keras.Input((*shape, 1))  # (B, 32, 32, 32, 1)
-    x = layers.Conv3D(filters_start, kernel, **settings)(inputs)  # (B, 32, 32, 32, 16)
+    x = layers.Conv3D(filters_start, kernel, **SAME)(inputs)  # (B, 32, 32, 32, 16)
     x = layers.MaxPooling3D(2)(x)  # (B, 16, 16, 16, 16)
-    x = layers.Conv3D(2 * filters_start, kernel, **settings)(x)  # (B, 16, 16, 16, 32)
+    x = layers.Conv3D(2 * filters_start, kernel, **SAME)(x)  # (B, 16, 16, 16, 32)
     x = layers.MaxPooling3D(2)(x)  # (B, 8, 8, 8, 32)
     return keras.Model(inputs, _ending(layers.Flatten()(x), classes), name="conv3d")
 
@@ -42,22 +41,20 @@ def build_factorised(
     "(2+1)D" in Tran et al. (CVPR 2018), without their wider middle: both halves have the stage's
     number of filters.
     """
-    settings = {"padding": "same", "activation": "relu"}
     inputs = keras.Input((*shape, 1))  # (B, 32, 32, 32, 1)
     x = inputs
     for filters in (filters_start, 2 * filters_start):
-        x = layers.Conv3D(filters, (1, 3, 3), **settings)(x)
-        x = layers.Conv3D(filters, (3, 1, 1), **settings)(x)
+        x = layers.Conv3D(filters, (1, 3, 3), **SAME)(x)
+        x = layers.Conv3D(filters, (3, 1, 1), **SAME)(x)
         x = layers.MaxPooling3D(2)(x)  # (B, 16, 16, 16, 16), then (B, 8, 8, 8, 32)
     return keras.Model(inputs, _ending(layers.Flatten()(x), classes), name="conv2plus1d")
 
 
 def _two_stages(slices: keras.KerasTensor, filters_start: int) -> keras.KerasTensor:
     """The hand-out's two stages in two dimensions; (B, 32, 32, C) to (B, 2048)."""
-    settings = {"padding": "same", "activation": "relu"}
-    x = layers.Conv2D(filters_start, 3, **settings)(slices)  # (B, 32, 32, 16)
+    x = layers.Conv2D(filters_start, 3, **SAME)(slices)  # (B, 32, 32, 16)
     x = layers.MaxPooling2D(2)(x)  # (B, 16, 16, 16)
-    x = layers.Conv2D(2 * filters_start, 3, **settings)(x)  # (B, 16, 16, 32)
+    x = layers.Conv2D(2 * filters_start, 3, **SAME)(x)  # (B, 16, 16, 32)
     x = layers.MaxPooling2D(2)(x)  # (B, 8, 8, 32)
     return layers.Flatten()(x)  # (B, 2048)
 
@@ -95,9 +92,8 @@ def build_channels(
     """The 2-D network on all slices at once, as channels: it sees depth, but not as a direction."""
     inputs = keras.Input((*shape, 1))
     stacked = ops.transpose(inputs[..., 0], (0, 2, 3, 1))  # (B, 32, 32, 32), depth last
-    return keras.Model(
-        inputs, _ending(_two_stages(stacked, filters_start), classes), name="channels"
-    )
+    features = _two_stages(stacked, filters_start)
+    return keras.Model(inputs, _ending(features, classes), name="channels")
 
 
 BUILDERS = {

@@ -22,13 +22,7 @@ from labkit import Data
 from labkit.arguments import fail
 from labkit.results import beside_floors
 from tp4_unet_conv3d.scenes import LevelName
-from tp4_unet_conv3d.segmentation import (
-    SegmentationPart,
-    floors,
-    load,
-    probabilities_of,
-    score,
-)
+from tp4_unet_conv3d.segmentation import SegmentationPart, floors, load, probabilities_of, score
 
 keras = labkit.lazy("keras")
 measures = labkit.lazy("tp4_unet_conv3d.metrics")
@@ -130,12 +124,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     trained = labkit.find_run(EXAMINES, config.run)
     data = data_of(config, trained)
     labkit.prepare(config.seed)
-    import tp4_unet_conv3d.losses  # registers the saved model's loss,
-    import tp4_unet_conv3d.metrics  # noqa: F401  and its metrics
-
     test, threshold = data.test, trained.metrics["threshold"]
     unit = "patient" if trained.config["data"] == "real" else "image"
-    model = keras.saving.load_model(trained.folder / "model.keras")
+    model = keras.saving.load_model(trained.folder / "model.keras", compile=False)
+    model.compile(jit_compile=False)  # its loss and metrics are not needed
     with labkit.examination(__file__, config, trained, data.source) as run:
         probabilities = probabilities_of(model, test.x)
         metrics = score(probabilities, test, threshold) | floors(data)[0]

@@ -1,7 +1,5 @@
 """TP4's figures: how they are made, what they must reach, how README.md shows them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -4,18 +4,13 @@ A floor's free values, such as a threshold, are chosen on validation images for 
 Dice, by the same code that scores the network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
+from labkit import Data
 from tp4_unet_conv3d.metrics import overlap
-
-if TYPE_CHECKING:
-    from labkit import Data
 
 SCALES = (1.0, 2.0, 4.0)
 """Window sizes that `local_contrast` tries, standard deviations in pixels."""

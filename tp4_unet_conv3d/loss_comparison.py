@@ -21,21 +21,12 @@ import numpy as np
 import labkit
 from labkit import Data, comparison, figures
 from labkit.comparison import Outcome
-from labkit.evidence import Pair, compare_pairs, values
+from labkit.evidence import compare_pairs, values
+from tp4_unet_conv3d import segmentation
 from tp4_unet_conv3d.augmentation import turn
 from tp4_unet_conv3d.models import DEPTH, build_unet
 from tp4_unet_conv3d.scenes import LevelName
-from tp4_unet_conv3d.segmentation import (
-    callbacks,
-    compile_model,
-    convergence,
-    floors,
-    load,
-    one_cycle,
-    probabilities_of,
-    restored,
-    score,
-)
+from tp4_unet_conv3d.segmentation import floors, load, probabilities_of, score
 
 keras = labkit.lazy("keras")
 batches = labkit.lazy("labkit.batches")
@@ -123,19 +114,19 @@ def study(trial: Trial, data: Data, run: labkit.Run) -> dict[str, float]:
         training.x, training.targets, 8 if trial.smoke else BATCH_SIZE, trial.seed,
         run.first_epoch, transform=turn,
     )  # fmt: skip
-    rate = one_cycle(trial.epochs * len(sequence))
-    compile_model(model, trial.loss, keras.optimizers.Adam(rate), trial.smoke)
+    rate = segmentation.one_cycle(trial.epochs * len(sequence))
+    segmentation.compile_model(model, trial.loss, keras.optimizers.Adam(rate), trial.smoke)
     model.fit(
         sequence,
         validation_data=(validation.x, validation.targets),
         epochs=trial.epochs,
         initial_epoch=run.first_epoch,
         shuffle=False,  # Batches shuffles, in an order that a resumed run repeats
-        callbacks=callbacks(model, run),
+        callbacks=segmentation.callbacks(model, run),
         verbose=0,
     )
-    metrics = {"train_seconds": run.history["seconds"][-1], **convergence(run.history)}
-    model = restored(build, run.best_file, trial.loss, trial.seed)
+    metrics = {"train_seconds": run.history["seconds"][-1], **segmentation.convergence(run.history)}
+    model = segmentation.restored(build, run.best_file, trial.loss, trial.seed)
     model.save(run.folder / "model.keras")
     probabilities = probabilities_of(model, validation.x)
     metrics["threshold"] = measures.choose_threshold(probabilities, validation.masks)
@@ -161,19 +152,15 @@ def conclusions(outcomes: list[Outcome]) -> list[str]:
         seeds = len(samples[BASE])
         whole = {loss: sample for loss, sample in samples.items() if len(sample) == seeds > 1}
         for pair in compare_pairs(whole, BASE) if BASE in whole else []:
+            told = f"{pair.first} is {'above' if pair.difference > 0 else 'below'} {pair.second}"
+            if pair.low <= 0 <= pair.high:
+                told = f"{pair.first} and {pair.second} can't be told apart"
             sentences.append(
-                f"{name}: {apart_or_not(pair)}, {pair.difference:+.3f} [{pair.low:+.3f}, "
+                f"{name}: {told}, {pair.difference:+.3f} [{pair.low:+.3f}, "
                 f"{pair.high:+.3f}] (paired, {seeds} seeds, not corrected for the number of "
                 "losses)."
             )
     return [sentence.replace("_and_", "+") for sentence in sentences]
-
-
-def apart_or_not(pair: Pair) -> str:
-    """Whether the interval of the difference leaves 0 out, in words."""
-    if pair.low <= 0 <= pair.high:
-        return f"{pair.first} and {pair.second} can't be told apart"
-    return f"{pair.first} is {'above' if pair.difference > 0 else 'below'} {pair.second}"
 
 
 def curves_figure(outcomes: list[Outcome]) -> figures.Figure:

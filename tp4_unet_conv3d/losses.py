@@ -5,8 +5,6 @@
 the batch: flattened over a batch, one large object outweighs all small ones.
 """
 
-from __future__ import annotations
-
 import keras
 from keras import ops
 
@@ -79,10 +77,8 @@ class Tversky(ImageLoss):
     With both weights 0.5 it is the Dice loss with twice the smoothing.
     """
 
-    def __init__(self, false_weight: float = 0.3, missed_weight: float = 0.7, **settings) -> None:
-        """The paper's best weights, for lesions."""
-        super().__init__(**settings)
-        self.false_weight, self.missed_weight = false_weight, missed_weight
+    false_weight, missed_weight = 0.3, 0.7
+    """The paper's best, for lesions."""
 
     def of_images(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor):
         """(B,), 0 to 1."""
@@ -92,34 +88,22 @@ class Tversky(ImageLoss):
         weighted = self.false_weight * false + self.missed_weight * missed
         return 1 - (both + SMOOTH) / (both + weighted + SMOOTH)
 
-    def get_config(self) -> dict:
-        """Both weights, for saving."""
-        weights = {"false_weight": self.false_weight, "missed_weight": self.missed_weight}
-        return super().get_config() | weights
-
 
 @keras.saving.register_keras_serializable("tp4_losses")
 class Focal(ImageLoss):
     """Cross-entropy that fades where the prediction is right (Lin et al., ICCV 2017, equation 5).
 
-    Mean over pixels of -alpha_t (1 - p_t) ** gamma log p_t, with the paper's gamma 2 and alpha
-    0.25 for the target.
+    Mean over pixels of -alpha_t (1 - p_t) ** gamma log p_t, with the paper's gamma and its alpha
+    for the target.
     """
 
-    def __init__(self, gamma: float = 2.0, alpha: float = 0.25, **settings) -> None:
-        """`gamma` 0 or more, `alpha` in 0..1."""
-        super().__init__(**settings)
-        self.gamma, self.alpha = gamma, alpha
+    gamma, alpha = 2.0, 0.25
 
     def of_images(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor):
         """(B,) nats."""
         entropy, of_truth = _cross_entropy(y_true, y_pred)
         weight = self.alpha * y_true + (1 - self.alpha) * (1 - y_true)
         return ops.mean(weight * (1 - of_truth) ** self.gamma * entropy, axis=1)
-
-    def get_config(self) -> dict:
-        """Gamma and alpha, for saving."""
-        return super().get_config() | {"gamma": self.gamma, "alpha": self.alpha}
 
 
 LOSSES: dict[str, type[ImageLoss]] = {

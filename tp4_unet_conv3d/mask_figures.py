@@ -1,9 +1,6 @@
 """Figures of predicted masks: best and worst, Dice by image and by size, calibration."""
 
-from __future__ import annotations
-
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,16 +9,13 @@ from labkit.results import markdown_table
 from tp4_unet_conv3d import metrics as measures
 from tp4_unet_conv3d.segmentation import SegmentationPart, overlay_figure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from tp4_unet_conv3d.metrics import Objects
-
 SIZES = (0, 40, 80, 160, 320, 640, np.inf)
 """Bin edges of object area, pixels."""
 
 
-def extremes_figure(part: SegmentationPart, predictions: np.ndarray, dice: np.ndarray) -> Figure:
+def extremes_figure(
+    part: SegmentationPart, predictions: np.ndarray, dice: np.ndarray
+) -> figures.Figure:
     """Images (n) with the three highest, three middle and three lowest `dice` (n,)."""
     order = np.argsort(-dice)[: np.isfinite(dice).sum()]  # best first, NaN left out
     middle = len(order) // 2
@@ -32,7 +26,9 @@ def extremes_figure(part: SegmentationPart, predictions: np.ndarray, dice: np.nd
     return overlay_figure(part, rows, chosen, titles)
 
 
-def distribution_figure(dice: np.ndarray, floor_dice: dict[str, float], unit: str) -> Figure:
+def distribution_figure(
+    dice: np.ndarray, floor_dice: dict[str, float], unit: str
+) -> figures.Figure:
     """How many images or patients have which Dice (n,), with the mean and the floors' means."""
     figure, axis = figures.subplots(size=(7, 4))
     values = dice[np.isfinite(dice)]
@@ -51,23 +47,17 @@ def distribution_figure(dice: np.ndarray, floor_dice: dict[str, float], unit: st
     return figure
 
 
-def shrunk_dice(areas: np.ndarray) -> np.ndarray:
-    """Dice of discs of `areas` pixels against discs smaller by one pixel all around."""
-    radius = np.sqrt(areas / np.pi)
-    inner = np.maximum(radius - 1, 0) ** 2
-    return 2 * inner / (radius**2 + inner)
-
-
-def size_figure(found: Objects) -> Figure:
+def size_figure(found: measures.Objects) -> figures.Figure:
     """Dice of every object against its area, medians of size classes, and the missed ones."""
     figure, (axis, right) = figures.subplots(1, 2, size=(11, 4.2))
     missed = found.found < measures.FOUND_SHARE
     axis.plot(found.area[~missed], found.dice[~missed], ".", color="C0", alpha=0.35, label="found")
     axis.plot(found.area[missed], found.dice[missed], "x", color="C1", label="missed")
     areas = np.geomspace(max(4, found.area.min()), found.area.max(), 100)
-    axis.plot(
-        areas, shrunk_dice(areas), color="0.4", label="a disc, one pixel too small all around"
-    )
+    disc = areas / np.pi  # radius squared
+    inner = np.maximum(np.sqrt(disc) - 1, 0) ** 2
+    shrunk = 2 * inner / (disc + inner)
+    axis.plot(areas, shrunk, color="0.4", label="a disc, one pixel too small all around")
     axis.set(xscale="log", xlabel="area of the object (pixels)", ylabel="its Dice")
     ticks = [tick for tick in (5, 10, 25, 50, 100, 200, 400, 800, 1600) if tick <= areas[-1] * 1.3]
     axis.set_xticks([tick for tick in ticks if tick >= areas[0] * 0.7])
@@ -89,7 +79,7 @@ def size_figure(found: Objects) -> Figure:
     return figure
 
 
-def averages_by_size(found: Objects) -> list[dict[str, float]]:
+def averages_by_size(found: measures.Objects) -> list[dict[str, float]]:
     """For each class of size: mean Dice, mean IoU, and the Dice that the mean IoU would suggest.
 
     Of one object Dice = 2 IoU / (1 + IoU), exactly. Of means this gives too much, as the curve is
@@ -122,7 +112,7 @@ def size_table(rows: list[dict[str, float]]) -> str:
     return markdown_table(["pixels, from", "objects", "Dice", "IoU", "Dice of mean IoU"], lines)
 
 
-def averages_figure(found: Objects) -> Figure:
+def averages_figure(found: measures.Objects) -> figures.Figure:
     """On one object Dice and IoU say the same; their averages don't, least so for small objects."""
     figure, (left, right) = figures.subplots(1, 2, size=(11, 4.2))
     curve = np.linspace(0, 1, 100)
@@ -158,7 +148,7 @@ def averages_figure(found: Objects) -> Figure:
     return figure
 
 
-def calibration_figure(probabilities: np.ndarray, truth: np.ndarray) -> Figure:
+def calibration_figure(probabilities: np.ndarray, truth: np.ndarray) -> figures.Figure:
     """Share of target among pixels of each probability; the pixels' number below."""
     mean, share, count = measures.reliability(probabilities, truth)
     figure, (axis, below) = figures.subplots(1, 2, size=(10, 4))

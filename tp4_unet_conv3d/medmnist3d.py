@@ -5,8 +5,6 @@ J. Yang et al., "MedMNIST v2" (Scientific Data 10:41, 2023). Put `organmnist3d.n
 Nothing is downloaded for you.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +15,6 @@ import labkit
 from labkit.datasets import Part
 from labkit.files import UNREADABLE, DataError, Origin, obtain, verify
 from tp4_unet_conv3d.volumes import Volumes
-
-PAGE = "https://zenodo.org/records/10519652"
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ ORIGINS = {
         credit="J. Yang et al., MedMNIST v2",
         licence="CC BY 4.0",
         files=(f"{task}mnist3d.npz", f"{task}mnist3d_64.npz"),
-        page=PAGE,
+        page="https://zenodo.org/records/10519652",
         digest=f"md5:{layout.md5[28]}",
         sample="generated ellipsoids of 28^3 voxels, 50 of each class",
     )

@@ -8,9 +8,6 @@ Keras metrics (`Dice`, `IoU`) follow training; the NumPy functions evaluate. Mas
 width) bool, probabilities the same in float. Distances are in pixels.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -131,21 +128,16 @@ def kept_empty(predicted: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
     return int((empty & ~predicted.any(axis=(1, 2))).sum()), int(empty.sum())
 
 
-def bootstrap_interval(
-    values: np.ndarray,
-    statistic: Callable[..., np.ndarray] = np.mean,
-    draws: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % percentile interval of `statistic` over `values` (n,), NaN left out, by resampling.
+def bootstrap_interval(values: np.ndarray, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean of `values` (n,), NaN left out, by resampling.
 
-    `statistic` takes `axis`. Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
     chapter 13. Images or patients are drawn, so this is the luck of the test set, not of the
     training's seed.
     """
     values = values[~np.isnan(values)]
     index = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
-    low, high = np.percentile(statistic(values[index], axis=1), [2.5, 97.5])
+    low, high = np.percentile(np.mean(values[index], axis=1), [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -171,17 +163,13 @@ def boundary_f1(predicted: np.ndarray, truth: np.ndarray, tolerance: float = 2.0
     Harmonic mean of the shares of either contour that lie within `tolerance` pixels of the other
     (Csurka et al., BMVC 2013).
     """
-    scores = np.full(len(truth), np.nan)
-    for index, (prediction, wanted) in enumerate(zip(predicted, truth, strict=True)):
-        if not wanted.any():
-            continue
-        scores[index] = 0.0
-        if prediction.any():
-            precision, recall = (
-                np.mean(distances <= tolerance) for distances in _distances(prediction, wanted)
-            )
-            if precision + recall:
-                scores[index] = 2 * precision * recall / (precision + recall)
+    wanted = truth.any(axis=(1, 2))
+    scores = np.where(wanted, 0.0, np.nan)
+    for index in np.flatnonzero(wanted & predicted.any(axis=(1, 2))):
+        distances = _distances(predicted[index], truth[index])
+        precision, recall = (np.mean(way <= tolerance) for way in distances)
+        if precision + recall:
+            scores[index] = 2 * precision * recall / (precision + recall)
     return scores
 
 
@@ -192,10 +180,9 @@ def hausdorff(predicted: np.ndarray, truth: np.ndarray, percentile: float = 95) 
     (Huttenlocher et al., PAMI 1993), 95 forgives the worst twentieth of either contour.
     """
     distances = np.full(len(truth), np.nan)
-    for index, (prediction, wanted) in enumerate(zip(predicted, truth, strict=True)):
-        if prediction.any() and wanted.any():
-            both = _distances(prediction, wanted)
-            distances[index] = max(np.percentile(way, percentile) for way in both)
+    for index in np.flatnonzero(predicted.any(axis=(1, 2)) & truth.any(axis=(1, 2))):
+        both = _distances(predicted[index], truth[index])
+        distances[index] = max(np.percentile(way, percentile) for way in both)
     return distances
 
 
@@ -206,8 +193,6 @@ def hausdorff(predicted: np.ndarray, truth: np.ndarray, percentile: float = 95) 
 class Objects:
     """The objects of all images, one row each."""
 
-    image: np.ndarray
-    """(objects,) index of the image."""
     area: np.ndarray
     """(objects,) pixels."""
     found: np.ndarray
@@ -229,7 +214,7 @@ def objects(predicted: np.ndarray, instances: np.ndarray) -> Objects:
     far away belongs to none.
     """
     rows = []
-    for index, (prediction, numbers) in enumerate(zip(predicted, instances, strict=True)):
+    for prediction, numbers in zip(predicted, instances, strict=True):
         if not numbers.any():
             continue
         far, nearest = ndimage.distance_transform_edt(numbers == 0, return_indices=True)
@@ -240,9 +225,9 @@ def objects(predicted: np.ndarray, instances: np.ndarray) -> Objects:
         claimed = np.bincount(owner[prediction], minlength=most)
         for number in np.flatnonzero(area[1:]) + 1:
             dice = 2 * both[number] / (area[number] + claimed[number])
-            rows.append((index, area[number], both[number] / area[number], dice))
-    table = np.array(rows, float).reshape(-1, 4)
-    return Objects(table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2], table[:, 3])
+            rows.append((area[number], both[number] / area[number], dice))
+    area, found, dice = np.array(rows, float).reshape(-1, 3).T
+    return Objects(area.astype(int), found, dice)
 
 
 def number_regions(masks: np.ndarray) -> np.ndarray:

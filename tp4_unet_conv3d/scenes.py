@@ -16,12 +16,11 @@ generator of its own, keyed by level, part and number: parts share no image, and
 hundred images of a part are the same whether a hundred or a thousand are asked for.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 import labkit
 
@@ -83,25 +82,11 @@ LEVELS: dict[str, Level] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Scenes:
-    """Images with their truth, one row each."""
+def scenes(part: str, count: int, level: str = "standard") -> tuple[np.ndarray, np.ndarray]:
+    """The first `count` images of `part` (train, validation or test), and their truth.
 
-    images: np.ndarray
-    """(n, 128, 128) uint8."""
-    instances: np.ndarray
-    """(n, 128, 128) uint8: 0 for the background, 1, 2, ... for the cells of that image."""
-
-    @property
-    def masks(self) -> np.ndarray:
-        """(n, 128, 128) bool: any cell."""
-        return self.instances > 0
-
-
-def scenes(part: str, count: int, level: str = "standard") -> Scenes:
-    """The first `count` images of `part`: train, validation or test.
-
-    Raises `ValueError` for another part or level.
+    Both are (count, 128, 128) uint8. The truth is 0 for the background, then 1, 2, ... for the
+    cells of that image. Raises `ValueError` for another part or level.
     """
     if part not in PARTS or level not in LEVELS:
         raise ValueError(f"no part {part!r} of level {level!r}: see PARTS and LEVELS")
@@ -111,11 +96,11 @@ def scenes(part: str, count: int, level: str = "standard") -> Scenes:
     for number in range(count):
         rng = np.random.default_rng([*key, number])
         images[number], instances[number] = scene(rng, LEVELS[level])
-    return Scenes(images, instances)
+    return images, instances
 
 
 def scene(rng: np.random.Generator, level: Level) -> tuple[np.ndarray, np.ndarray]:
-    """One image (128, 128) uint8 and its cells (128, 128) uint8, as in `Scenes`."""
+    """One image (128, 128) uint8 and its cells (128, 128) uint8, as in `scenes`."""
     granules = level.granules * texture(rng, 1.0, 2.5)
     canvas = level.grain * texture(rng, 0.7, 3.0)  # zero on average; light and 0.5 come later
     instances = np.zeros((SIZE, SIZE), np.uint8)
@@ -130,7 +115,24 @@ def scene(rng: np.random.Generator, level: Level) -> tuple[np.ndarray, np.ndarra
     wanted = 0 if rng.random() < level.empty else rng.integers(*level.cells, endpoint=True)
     placed: list[tuple[np.ndarray, float]] = []
     for _ in range(wanted):
-        _place_cell(rng, level, canvas, granules, instances, placed)
+        radius = float(np.exp(rng.uniform(*np.log(level.radius))))
+        for _ in range(20):  # tries; then there is no room
+            if placed and rng.random() < level.touching:
+                centre, other = placed[rng.integers(len(placed))]
+                angle = rng.uniform(0, 2 * np.pi)
+                centre = centre + (other + radius) * np.array([np.sin(angle), np.cos(angle)])
+            else:
+                centre = rng.uniform(4, SIZE - 4, 2)
+            if not (centre.min() > 2 and centre.max() < SIZE - 2):
+                continue
+            window, distance = contour = round_contour(rng, centre, radius)
+            taken = instances[window]  # a view: the image's own map
+            pixels, free = distance < 0, taken == 0
+            if (pixels & ~free).sum() <= 0.15 * pixels.sum():
+                draw_body(canvas, contour, granules, level.membrane, free, level.brightness)
+                placed.append((centre, radius))
+                taken[pixels & free] = len(placed)
+                break
 
     for _ in range(rng.integers(*level.debris, endpoint=True)):
         contour = round_contour(rng, rng.uniform(0, SIZE, 2), rng.uniform(1.5, 5), wobble=0.25)
@@ -164,14 +166,9 @@ def uneven_light(rng: np.random.Generator, strength: float) -> np.ndarray:
     return 1 + strength * field / np.abs(field).max()
 
 
-@dataclass(frozen=True)
-class Contour:
-    """A closed curve in the image, held as the part of the image around it."""
-
-    window: tuple[slice, slice]
-    """Rows and columns of the part that holds the curve and its halo."""
-    distance: np.ndarray
-    """About how far each pixel of the window lies outside the curve, pixels; negative inside."""
+Contour = tuple[tuple[slice, slice], np.ndarray]
+"""A closed curve: the window of the image that holds it and its halo, rows and columns, and about
+how far each pixel of the window lies outside the curve, pixels; negative inside."""
 
 
 def _around(
@@ -199,7 +196,7 @@ def round_contour(
     for harmonic in (2, 3, 4):
         height = radius * wobble * rng.uniform(-1, 1) / (harmonic - 1)
         edge = edge + height * np.cos(harmonic * direction + rng.uniform(0, 2 * np.pi))
-    return Contour(window, np.hypot(along, across) - edge)
+    return window, np.hypot(along, across) - edge
 
 
 def straight_contour(rng: np.random.Generator, centre: np.ndarray, radius: float) -> Contour:
@@ -209,7 +206,7 @@ def straight_contour(rng: np.random.Generator, centre: np.ndarray, radius: float
     angles = rng.uniform(0, np.pi) + 2 * np.pi * np.arange(sides) / sides
     depths = radius * np.cos(np.pi / sides) * rng.uniform(0.8, 1.1, sides)
     edges = [down * np.sin(a) + right * np.cos(a) - d for a, d in zip(angles, depths, strict=True)]
-    return Contour(window, np.max(edges, axis=0))
+    return window, np.max(edges, axis=0)
 
 
 def draw_body(
@@ -226,7 +223,7 @@ def draw_body(
     contour, a dark halo around it, and a mean over its pixels of `brightness` above the
     background's.
     """
-    window, distance = contour.window, contour.distance
+    window, distance = contour
     inside = np.clip(0.5 - distance, 0, 1)  # soft over one pixel
     body = np.broadcast_to(filling, canvas.shape)[window]
     pixels = distance < 0
@@ -239,40 +236,8 @@ def draw_body(
     canvas[window] = np.where(free, drawn, below)
 
 
-def _place_cell(
-    rng: np.random.Generator,
-    level: Level,
-    canvas: np.ndarray,
-    granules: np.ndarray,
-    instances: np.ndarray,
-    placed: list[tuple[np.ndarray, float]],
-) -> None:
-    """Draw one more cell, alone or against another one; none if there is no room in 20 tries."""
-    radius = float(np.exp(rng.uniform(*np.log(level.radius))))
-    for _ in range(20):
-        if placed and rng.random() < level.touching:
-            centre, other = placed[rng.integers(len(placed))]
-            angle = rng.uniform(0, 2 * np.pi)
-            centre = centre + (other + radius) * np.array([np.sin(angle), np.cos(angle)])
-        else:
-            centre = rng.uniform(4, SIZE - 4, 2)
-        if not (centre.min() > 2 and centre.max() < SIZE - 2):
-            continue
-        contour = round_contour(rng, centre, radius)
-        taken = instances[contour.window]
-        pixels, free = contour.distance < 0, taken == 0
-        if (pixels & ~free).sum() > 0.15 * pixels.sum():
-            continue
-        draw_body(canvas, contour, granules, level.membrane, free, level.brightness)
-        placed.append((centre, radius))
-        taken[pixels & free] = len(placed)  # a view: the image's own map
-        return
-
-
 def _draw_fibre(rng: np.random.Generator, canvas: np.ndarray) -> None:
     """Lay a bent line of one to three pixels' width across `canvas`, in place."""
-    from PIL import Image, ImageDraw
-
     start, bend, end = rng.uniform(-10, SIZE + 10, (3, 2))
     steps = np.linspace(0, 1, 25)[:, None]
     points = (1 - steps) ** 2 * start + 2 * steps * (1 - steps) * bend + steps**2 * end

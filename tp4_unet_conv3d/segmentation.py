@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +13,6 @@ import labkit
 from labkit import figures, lgg
 from labkit.datasets import Data, Part
 from tp4_unet_conv3d.scenes import LevelName, scenes
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 keras = labkit.lazy("keras")
 losses = labkit.lazy("tp4_unet_conv3d.losses")
@@ -72,22 +68,24 @@ def load(
     """
     if choice == "real":
         slices, source = lgg.load_slices(2 if smoke else None)
-        return Data(source, **{part: _numbered(found) for part, found in slices.items()})
+        parts = {
+            part: SegmentationPart(
+                found.images,
+                measures.number_regions(found.masks),
+                np.unique(found.patients, return_inverse=True)[1],
+            )
+            for part, found in slices.items()
+        }
+        return Data(source, **parts)
     counts = SMOKE_COUNTS if smoke else COUNTS | {"train": training_images}
     parts = {part: _cells(part, count, level) for part, count in counts.items()}
     return Data(f"simulated:{level}", **parts)
 
 
-def _numbered(slices: lgg.Slices) -> SegmentationPart:
-    patients = np.unique(slices.patients, return_inverse=True)[1]
-    return SegmentationPart(slices.images, measures.number_regions(slices.masks), patients)
-
-
 @lru_cache(maxsize=3)  # a comparison asks for each of its trainings
 def _cells(part: str, count: int, level: LevelName) -> SegmentationPart:
-    drawn = scenes(part, count, level)
-    x = drawn.images[..., None] / np.float32(255)
-    return SegmentationPart(x, drawn.instances, np.arange(count))
+    images, instances = scenes(part, count, level)
+    return SegmentationPart(images[..., None] / np.float32(255), instances, np.arange(count))
 
 
 # --- Training ------------------------------------------------------------------------------------
@@ -161,9 +159,9 @@ def convergence(history: dict[str, list[float]]) -> dict[str, float]:
 # --- Evaluation ----------------------------------------------------------------------------------
 
 
-def probabilities_of(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """(n, h, w, 1) to (n, h, w) probabilities of the target."""
-    return model.predict(x, batch_size=32, verbose=0)[..., 0]
+def probabilities_of(model: keras.Model, x: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """(n, h, w, 1) to (n, h, w) probabilities of the target, (n, d, h, w, 1) to (n d, h, w)."""
+    return model.predict(x, batch_size=batch_size, verbose=0).reshape(-1, *x.shape[-3:-1])
 
 
 def score(probabilities: np.ndarray, part: SegmentationPart, threshold: float) -> dict[str, float]:
@@ -214,10 +212,8 @@ def floors(data: Data) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     truth = data.test.masks
     for name, mask in masks.items():
         dice, iou = measures.overlap(mask, truth, data.test.groups)
-        metrics |= {
-            f"floor_{name}": float(np.nanmean(dice)),
-            f"floor_{name}_iou": float(np.nanmean(iou)),
-        }
+        metrics[f"floor_{name}"] = float(np.nanmean(dice))
+        metrics[f"floor_{name}_iou"] = float(np.nanmean(iou))
     return metrics, masks
 
 
@@ -247,7 +243,7 @@ def overlay_figure(
     predictions: dict[str, np.ndarray],
     chosen: Sequence[int],
     titles: Sequence[str],
-) -> Figure:
+) -> figures.Figure:
     """The `chosen` images, a column each: the image, then each of `predictions` on top of it."""
     index = np.asarray(chosen)
     greys = grey(part.images[index])

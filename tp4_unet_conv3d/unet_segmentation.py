@@ -26,21 +26,11 @@ import numpy as np
 import labkit
 from labkit import Data, figures
 from labkit.results import beside_floors
+from tp4_unet_conv3d import segmentation
 from tp4_unet_conv3d.augmentation import fewer_empty, move_head, turn
 from tp4_unet_conv3d.models import DEPTH, build_unet, forward_flops
 from tp4_unet_conv3d.scenes import LevelName
-from tp4_unet_conv3d.segmentation import (
-    callbacks,
-    compile_model,
-    convergence,
-    floors,
-    load,
-    one_cycle,
-    overlay_figure,
-    probabilities_of,
-    restored,
-    score,
-)
+from tp4_unet_conv3d.segmentation import floors, load, overlay_figure, probabilities_of, score
 
 keras = labkit.lazy("keras")
 batches = labkit.lazy("labkit.batches")
@@ -105,18 +95,18 @@ def train(config: Config, data: Data, run: labkit.Run) -> keras.Model:
         transform=move_head if config.real else turn,
         draw=fewer_empty(training.masks, KEEP_EMPTY_SLICES) if config.real else None,
     )  # fmt: skip
-    rate = one_cycle(config.epochs * len(sequence))
-    compile_model(model, config.loss, keras.optimizers.Adam(rate), config.smoke)
+    rate = segmentation.one_cycle(config.epochs * len(sequence))
+    segmentation.compile_model(model, config.loss, keras.optimizers.Adam(rate), config.smoke)
     model.fit(
         sequence,
         validation_data=(validation.x, validation.targets),
         epochs=config.epochs,
         initial_epoch=run.first_epoch,
         shuffle=False,  # Batches shuffles, in an order that a resumed run repeats
-        callbacks=callbacks(model, run),
+        callbacks=segmentation.callbacks(model, run),
         verbose=2 if config.smoke else "auto",
     )
-    return restored(build, run.best_file, config.loss, config.seed)
+    return segmentation.restored(build, run.best_file, config.loss, config.seed)
 
 
 def evaluate(model: keras.Model, data: Data) -> tuple[dict[str, float], dict[str, np.ndarray]]:
@@ -169,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             operations = 3 * forward_flops(model) * config.epochs * len(data.train)
             metrics = {
                 "train_seconds": run.seconds,
-                **convergence(run.history),
+                **segmentation.convergence(run.history),
                 "training_petaflop": operations / 1e15,
                 "best_epoch": int(np.argmax(run.history["val_dice"])) + 1,
                 "parameters": model.count_params(),

@@ -172,10 +172,10 @@ def study(trial: Trial, data: Data, run: labkit.Run) -> dict[str, float]:
     model.load_weights(run.best_file)
     model.save(run.folder / "model.keras")
     validation = data.validation.slices()
-    probabilities = probabilities_of(model, data.validation, trial.batch_size)
+    probabilities = segmentation.probabilities_of(model, data.validation.x, trial.batch_size)
     threshold = measures.choose_threshold(probabilities, validation.masks, validation.groups)
     test = data.test.open()
-    probabilities = probabilities_of(model, test, trial.batch_size)
+    probabilities = segmentation.probabilities_of(model, test.x, trial.batch_size)
     np.save(run.folder / "answers.npy", np.packbits(probabilities > threshold))
     return {
         "train_seconds": run.history["seconds"][-1],
@@ -187,12 +187,6 @@ def study(trial: Trial, data: Data, run: labkit.Run) -> dict[str, float]:
         "validation_dice": max(run.history["val_dice"]),
         **score(probabilities, test.slices(), threshold),
     }
-
-
-def probabilities_of(model: keras.Model, part: Volumes, batch_size: int) -> np.ndarray:
-    """(n d, h, w) probabilities of the target."""
-    found = model.predict(part.x, batch_size=batch_size, verbose=0)
-    return found.reshape(-1, *found.shape[2:4])
 
 
 def score(

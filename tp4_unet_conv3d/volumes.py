@@ -13,20 +13,15 @@ handedness is the label. Three facts about the generator make it a task for thre
 For segmentation (`tubes`) the same volumes come with the mask of the tube.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
 from tqdm import tqdm
 
 from labkit import figures
 from labkit.datasets import Data, Part
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SIZE = 32
 """Voxels along each edge of a volume."""
@@ -70,7 +65,7 @@ class Scene:
     noise: np.ndarray
     """(32, 32, 32) float32, added to all."""
 
-    def mirrored(self) -> Scene:
+    def mirrored(self) -> Self:
         """The same scene behind a mirror along depth: the same slices, in reverse order."""
         flip = np.ones(8)
         flip[[0, 3]] = -1
@@ -117,14 +112,9 @@ def render(scene: Scene) -> np.ndarray:
     volume = 0.2 + scene.brightness * tube(scene)
     for rod in scene.rods.astype(np.float32):
         point, direction, half, brightness = rod[:3], rod[3:6], rod[6], rod[7]
-        z, y, x = (_AXIS - coordinate for coordinate in point)
-        z, y, x = z[:, None, None], y[:, None], x
-        along = np.clip(z * direction[0] + y * direction[1] + x * direction[2], -half, half)
-        distance = (
-            (z - along * direction[0]) ** 2
-            + (y - along * direction[1]) ** 2
-            + (x - along * direction[2]) ** 2
-        )
+        offsets = np.ix_(*(_AXIS - coordinate for coordinate in point))
+        along = np.clip(sum(o * d for o, d in zip(offsets, direction, strict=True)), -half, half)
+        distance = sum((o - along * d) ** 2 for o, d in zip(offsets, direction, strict=True))
         volume += brightness * np.exp(-distance / (2 * 1.3**2))
     return np.rint(255 * np.clip(volume + scene.noise, 0, 1)).astype(np.uint8)
 
@@ -167,19 +157,15 @@ def helices(train: int = 1200, validation: int = 300, test: int = 1000) -> Volum
 
     The counts are volumes. A smaller part is the beginning of a larger one.
     """
-    parts: dict[str, Part] = {}
-    digest = hashlib.sha256()
-    with tqdm(total=train + validation + test, desc="helices", unit="volume", leave=False) as bar:
-        counts = {"train": train, "validation": validation, "test": test}
-        for stream, (part, count) in enumerate(counts.items()):
-            x = np.empty((count, SIZE, SIZE, SIZE), np.uint8)
-            y = np.empty(count, np.uint8)
-            for index in range(count):
-                scene = draw_scene(np.random.default_rng([2024, stream, index]))
-                x[index], y[index] = render(scene), scene.handedness
-                bar.update()
-            parts[part] = Part(x, y)
-            digest.update(x)
+    parts, digest = {}, hashlib.sha256()
+    counts = {"train": train, "validation": validation, "test": test}
+    for stream, (part, count) in enumerate(counts.items()):
+        x, y = np.empty((count, SIZE, SIZE, SIZE), np.uint8), np.empty(count, np.uint8)
+        for index in tqdm(range(count), f"helices, {part}", unit="volume", leave=False):
+            scene = draw_scene(np.random.default_rng([2024, stream, index]))
+            x[index], y[index] = render(scene), scene.handedness
+        parts[part] = Part(x, y)
+        digest.update(x)
     return Volumes(f"simulated:{digest.hexdigest()[:8]}", **parts, classes=("left", "right"))
 
 
@@ -196,7 +182,7 @@ def mirrored_pairs(classes: tuple[str, ...]) -> dict[str, np.ndarray]:
     }
 
 
-def slices_figure(volumes: dict[str, np.ndarray]) -> Figure:
+def slices_figure(volumes: dict[str, np.ndarray]) -> figures.Figure:
     """Eight slices of each volume, and its maximum along depth in the colour of its depth.
 
     Volumes are (depth, height, width) uint8, by their titles.
