@@ -5,7 +5,7 @@ A lab's script reads `config = labkit.parse(Config)`, `data = labkit.load_mnist(
 conclusion stay in the script. Importing this package loads neither TensorFlow nor MLflow.
 """
 
-from labkit.arguments import DataChoice, at_least, lazy, parse
+from labkit.arguments import DataChoice, Settings, at_least, lazy, parse
 from labkit.datasets import Data, Images, Part, load_cifar10, load_mnist
 from labkit.fan_out import fan_out
 from labkit.files import DataError, Origin, obtain
@@ -21,6 +21,7 @@ __all__ = [
     "Origin",
     "Part",
     "Run",
+    "Settings",
     "at_least",
     "examination",
     "fan_out",

@@ -3,7 +3,7 @@
 import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -12,6 +12,26 @@ import tyro
 DataChoice = Literal["auto", "real", "sample"]
 
 ConfigType = TypeVar("ConfigType")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings that every training has; a script's `Config` adds its own. Usage: there."""
+
+    epochs: int | None = None
+    """Passes over the training examples, 1 or more; if not given, the script's own number."""
+    seed: int = 0
+    """Seed of weights, order and augmentation, of all that is random but the split."""
+    data: DataChoice = "auto"
+    """auto: the real data or, without them, a sample; real: real or an error; sample: a sample."""
+    smoke: bool = False
+    """Two epochs on little data, to see that everything runs."""
+    resume: bool = False
+    """Go on with the last interrupted training of the same settings, code and data."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values, naming field, limit and value."""
+        at_least(self, epochs=1, seed=0)
 
 
 def parse(config_class: type[ConfigType], argv: Sequence[str] | None = None) -> ConfigType:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from labkit import arguments
 from labkit.arguments import at_least
 from labkit.datasets import Data, Part
 from labkit.evidence import markdown, values
@@ -27,7 +28,7 @@ SWEEP_SEED = 1000
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(arguments.Settings):
     """The settings that every comparison has; a script's `Config` adds its own. Usage: there."""
 
     seeds: int = 3
@@ -44,7 +45,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        at_least(self, seeds=2, seed=0)
+        super().__post_init__()
+        at_least(self, seeds=2)
         if self.seed + self.seeds > SWEEP_SEED:
             total = self.seed + self.seeds
             raise ValueError(f"--seed + --seeds must be {SWEEP_SEED} or less, got {total}")

@@ -40,30 +40,16 @@ batches = labkit.lazy("labkit.batches")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(labkit.Settings):
     """Settings of one training."""
 
     model: Literal["dense", "dense-strong", "cnn", "compact"] = "cnn"
     """The hand-out's network, a strong dense one, a convolutional one, or a small one to serve."""
-    epochs: int | None = None
-    """Passes over the training images, 1 or more; the model's own number if not given."""
     split: Literal["auto", "last", "stratified"] = "auto"
     """Validation images: the last 10 % as in the hand-out (auto for dense) or a random stratified
     10 % (auto for the others), which is the harder and fairer one."""
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     """Training arithmetic; auto: float32 for dense, the machine's faster one for the others."""
-    seed: int = 0
-    """Seed of the weights, the dropout, the order and the augmentation; never of the split."""
-    data: labkit.DataChoice = "auto"
-    """auto: real MNIST or, without it, a sample; real: real or an error; sample: 1,797 digits."""
-    smoke: bool = False
-    """Two epochs on 512 images, to see that everything runs."""
-    resume: bool = False
-    """Go on with the last interrupted training of the same settings, code and data."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, epochs=1, seed=0)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,26 +22,6 @@ SAMPLE_CLASSES = (
     "dots",
 )  # fmt: skip
 """The patterns of the built-in sample, which has no airplanes."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings that every training on CIFAR-10 has; a script's `Config` adds its own."""
-
-    epochs: int | None
-    """Passes over the training images, 1 or more."""
-    seed: int = 0
-    """Seed of the weights, the order and the augmentation; never of the split."""
-    data: labkit.DataChoice = "auto"
-    """auto: real CIFAR-10 or, without it, a sample; real: real or an error; sample: patterns."""
-    smoke: bool = False
-    """Two epochs on 512 images, to see that everything runs."""
-    resume: bool = False
-    """Go on with the last interrupted training of the same settings, code and data."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, epochs=1, seed=0)
 
 
 def load(choice: labkit.DataChoice, smoke: bool, validation_share: float = 0.1) -> Data:

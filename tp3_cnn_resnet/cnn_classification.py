@@ -23,7 +23,6 @@ import numpy as np
 
 import labkit
 from labkit import figures
-from tp3_cnn_resnet import cifar10
 from tp3_cnn_resnet.cifar10 import INPUT_SHAPE, NUM_CLASSES, load, measure, one_hot, score, table
 from tp3_cnn_resnet.models import forward_flops, to_input
 
@@ -36,7 +35,7 @@ EPOCHS, BATCH_SIZE = 10, 64
 
 
 @dataclass(frozen=True)
-class Config(cifar10.Settings):
+class Config(labkit.Settings):
     """Settings of one training."""
 
     model: Literal["cnn", "resnet-plain", "resnet"] = "cnn"

@@ -37,7 +37,6 @@ import labkit
 from labkit import figures
 from tp3_cnn_resnet.cifar10 import (
     NUM_CLASSES,
-    Settings,
     load,
     measure,
     mirrored,
@@ -60,13 +59,11 @@ LOGIT_SCALE = 1 / 9
 
 
 @dataclass(frozen=True)
-class Config(Settings):
+class Config(labkit.Settings):
     """Settings of one training."""
 
     budget: Literal["default", "long", "record"] = "default"
     """How much time the training may take."""
-    epochs: int | None = None
-    """Passes over the training images, 1 or more; the budget's own number if not given."""
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     """Training arithmetic; auto: the machine's faster one."""
 

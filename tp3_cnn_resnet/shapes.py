@@ -23,23 +23,17 @@ SMOKE_SIZES = {"train": 64, "validation": 16, "test": 16}
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(labkit.Settings):
     """Settings of a training on these images."""
 
     epochs: int = 8
     """Passes over the training images, 1 or more."""
-    seed: int = 0
-    """Seed of the weights and the order; never of the images."""
     data: labkit.DataChoice = "auto"
     """The images are generated: auto and sample are the same, real is refused."""
-    smoke: bool = False
-    """Two epochs on 64 images, to see that everything runs."""
-    resume: bool = False
-    """Go on with the last interrupted training of the same settings and code."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, epochs=1, seed=0)
+        super().__post_init__()
         if self.data == "real":
             raise ValueError("--data real: these images are generated, there is no real set")
 

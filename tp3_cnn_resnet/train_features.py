@@ -24,7 +24,7 @@ import labkit
 from labkit import figures, results
 from labkit.arguments import fail
 from labkit.machine import commit
-from tp3_cnn_resnet.cifar10 import Settings, mirrored, score, translated
+from tp3_cnn_resnet.cifar10 import mirrored, score, translated
 from tp3_cnn_resnet.models import to_input
 from tp3_cnn_resnet.style_features import OWN_WEIGHTS, build
 
@@ -37,7 +37,7 @@ BLOCKS = {"block1": (24, 2), "block2": (48, 2), "block3": (64, 2), "block4": (80
 
 
 @dataclass(frozen=True)
-class Config(Settings):
+class Config(labkit.Settings):
     """Settings of one training."""
 
     epochs: int = 8

@@ -14,14 +14,39 @@ DEPTH = 3
 """Poolings: the sides of an image must be multiples of 2 ** 3."""
 
 
+def conv_block(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+    """The hand-out's block, twice 3x3 convolution, batch normalisation, ReLU; the size stays.
+
+    The moving averages have a momentum of 0.9: with Keras' 0.99 they lag behind for the first
+    several epochs of a short training, and so would every validation figure.
+    """
+    for _ in range(2):
+        x = keras.layers.Conv2D(filters, 3, padding="same")(x)
+        x = keras.layers.BatchNormalization(momentum=0.9)(x)
+        x = keras.layers.Activation("relu")(x)
+    return x
+
+
 def build_unet(width: int = HANDOUT_WIDTH, depth: int = DEPTH) -> keras.Model:
     """The U-Net of Ronneberger et al. (MICCAI 2015), as the hand-out scales it.
 
     `width` filters at full resolution, doubled at each of the `depth` poolings. With 32 and 3 it
-    is the hand-out's: 32, 64, 128, a bottleneck of 256, 1,930,657 parameters.
+    is the hand-out's: 32, 64, 128, a bottleneck of 256, 1,930,657 parameters. The shapes below are
+    those of the hand-out's.
     """
-    inputs = keras.Input((SIZE, SIZE, 1))
-    return _unet(f"unet{width}", inputs, width, depth, kernel=(3, 3), pool=(2, 2))
+    inputs = x = keras.Input((SIZE, SIZE, 1))
+    passed = []
+    for level in range(depth):
+        x = conv_block(x, width << level)  # (B, 128, 128, 32), (B, 64, 64, 64), (B, 32, 32, 128)
+        passed.append(x)
+        x = keras.layers.MaxPooling2D(2)(x)  # half the size
+    x = conv_block(x, width << depth)  # (B, 16, 16, 256)
+    for level in reversed(range(depth)):
+        x = keras.layers.Conv2DTranspose(width << level, 2, strides=2, padding="same")(x)
+        x = keras.layers.Concatenate()([x, passed[level]])  # detail that pooling has dropped
+        x = conv_block(x, width << level)  # (B, 32, 32, 128), (B, 64, 64, 64), (B, 128, 128, 32)
+    outputs = keras.layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")(x)
+    return keras.Model(inputs, outputs, name=f"unet{width}")  # (B, 128, 128, 1)
 
 
 def build_volume_unet(shape: tuple[int, int, int], width: int, depth: int) -> keras.Model:
@@ -31,43 +56,28 @@ def build_volume_unet(shape: tuple[int, int, int], width: int, depth: int) -> ke
     `depth` 1 they are 1x3x3 and 1x2x2: the U-Net for images, on every slice alone. The sides of
     `shape` must be multiples of 8 (the depth only where it is pooled).
     """
-    inputs, pool = keras.Input((*shape, 1)), (2 if depth > 1 else 1, 2, 2)
-    return _unet(f"unet_depth{depth}", inputs, width, DEPTH, (depth, 3, 3), pool)
-
-
-def _unet(
-    name: str, inputs: keras.KerasTensor, width: int, depth: int, kernel: tuple, pool: tuple
-) -> keras.Model:
-    """A U-Net in as many dimensions as `kernel` and `pool` have; shapes are the hand-out's.
-
-    The moving averages have a momentum of 0.9: with Keras' 0.99 they lag behind for the first
-    several epochs of a short training, and so would every validation figure.
-    """
-    layers = keras.layers
-    convolve, pooled, enlarged = {
-        2: (layers.Conv2D, layers.MaxPooling2D, layers.Conv2DTranspose),
-        3: (layers.Conv3D, layers.MaxPooling3D, layers.Conv3DTranspose),
-    }[len(kernel)]
+    pool = (2 if depth > 1 else 1, 2, 2)
 
     def block(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
         for _ in range(2):
-            x = convolve(filters, kernel, padding="same")(x)
-            x = layers.BatchNormalization(momentum=0.9)(x)
-            x = layers.Activation("relu")(x)
+            x = keras.layers.Conv3D(filters, (depth, 3, 3), padding="same")(x)
+            x = keras.layers.BatchNormalization(momentum=0.9)(x)
+            x = keras.layers.Activation("relu")(x)
         return x
 
-    x, passed = inputs, []
-    for level in range(depth):
-        x = block(x, width << level)  # (B, 128, 128, 32), (B, 64, 64, 64), (B, 32, 32, 128)
+    inputs = x = keras.Input((*shape, 1))
+    passed = []
+    for level in range(DEPTH):
+        x = block(x, width << level)
         passed.append(x)
-        x = pooled(pool)(x)  # half the size
-    x = block(x, width << depth)  # (B, 16, 16, 256)
-    for level in reversed(range(depth)):
-        x = enlarged(width << level, pool, strides=pool, padding="same")(x)
-        x = layers.Concatenate()([x, passed[level]])  # detail that pooling has dropped
-        x = block(x, width << level)  # (B, 32, 32, 128), (B, 64, 64, 64), (B, 128, 128, 32)
-    outputs = convolve(1, 1, activation="sigmoid", dtype="float32")(x)  # (B, 128, 128, 1)
-    return keras.Model(inputs, outputs, name=name)
+        x = keras.layers.MaxPooling3D(pool)(x)
+    x = block(x, width << DEPTH)
+    for level in reversed(range(DEPTH)):
+        x = keras.layers.Conv3DTranspose(width << level, pool, strides=pool, padding="same")(x)
+        x = keras.layers.Concatenate()([x, passed[level]])
+        x = block(x, width << level)
+    outputs = keras.layers.Conv3D(1, 1, activation="sigmoid", dtype="float32")(x)
+    return keras.Model(inputs, outputs, name=f"unet_depth{depth}")
 
 
 def forward_flops(model: keras.Model) -> int:

@@ -42,7 +42,7 @@ KEEP_EMPTY_SLICES = 0.5
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(labkit.Settings):
     """Settings of one training."""
 
     data: labkit.DataChoice = "auto"
@@ -57,16 +57,11 @@ class Config:
     """Passes over the training images, 1 or more; if not given 12, on MRI 30."""
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     """Training arithmetic; auto: the machine's faster one."""
-    seed: int = 0
-    """Seed of weights, order and augmentation; never of the images or the split."""
-    smoke: bool = False
-    """Two epochs of a small network on few images, to see that everything runs."""
-    resume: bool = False
-    """Go on with the last interrupted training of the same settings, code and data."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, epochs=1, width=1, seed=0)
+        super().__post_init__()
+        labkit.at_least(self, width=1)
 
     @property
     def real(self) -> bool:

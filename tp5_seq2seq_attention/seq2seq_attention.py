@@ -40,7 +40,7 @@ drawings = labkit.lazy("tp5_seq2seq_attention.forecast_figures")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(labkit.Settings):
     """Settings of one training."""
 
     series: SeriesName = "synthetic"
@@ -52,21 +52,14 @@ class Config:
     which step it writes, never what it wrote; auto: by series."""
     normalise: Literal["auto", "none", "last", "instance"] = "auto"
     """Of each window: nothing, its last value as zero, or mean and deviation; auto: by series."""
-    epochs: int | None = None
-    """Passes over the training windows, 1 or more; the series' own number if not given."""
-    seed: int = 0
-    """Seed of weights, order, dropout and coins; never of the series or its parts."""
     data: labkit.DataChoice = "auto"
     """For ETTh1, the others are generated. auto: real or, without it, a sample; real: real or an
     error."""
-    smoke: bool = False
-    """Two epochs of a small network on few windows, to see that everything runs."""
-    resume: bool = False
-    """Go on with the last interrupted training of the same settings, code and data."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, horizon=1, epochs=1, seed=0)
+        super().__post_init__()
+        labkit.at_least(self, horizon=1)
         if self.data == "real" and not self.series.startswith("etth1"):
             raise ValueError(f"--data real: the {self.series} series is generated")
 

@@ -24,25 +24,18 @@ SHOWN = {"test_accuracy": "test accuracy"}
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(labkit.Settings):
     """Settings of one training."""
 
     width: int = 16
     """Hidden units, 1 or more."""
     epochs: int = 20
     """Passes over the training points, 1 or more."""
-    seed: int = 0
-    """Seed of the weights and the order; never of the points."""
-    data: labkit.DataChoice = "auto"
-    """auto: real points or, without them, a sample; real: real or an error; sample: generated."""
-    smoke: bool = False
-    """Two epochs on few points, to see that everything runs."""
-    resume: bool = False
-    """Go on with the last interrupted training of the same settings, code and data."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
-        labkit.at_least(self, width=1, epochs=1, seed=0)
+        super().__post_init__()
+        labkit.at_least(self, width=1)
 
 
 def train(config: Config, data: labkit.Data, run: labkit.Run) -> keras.Model:
