@@ -6,17 +6,23 @@ artifact paths in it; the lock and the relocation below answer these two.
 """
 
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from labkit.machine import home
 
+PATIENCE = 20
+"""Seconds to wait for a database that another program holds."""
+PATIENCE_FOR_LOCK = 120
+"""Seconds to wait while others make a new store, each after the other, on a slow machine."""
 UI_ADDRESS = "http://127.0.0.1:5001"
 """Where `make ui` shows the runs."""
 # Columns in which MLflow freezes an absolute artifact location.
@@ -28,45 +34,147 @@ _LOCATIONS = {
 }
 
 
+class StoreError(Exception):
+    """The tracking store can't be used; the message says why and what to do."""
+
+
 def store_uri() -> str:
-    """Address of the store. Usage: `mlflow.set_tracking_uri(store_uri())`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_default_database().as_posix()}"
+    """Address of the store. Usage: `mlflow.set_tracking_uri(store_uri())`.
+
+    `$MLFLOW_TRACKING_URI` if set, a SQLite file in it made absolute. Raises `StoreError` for one
+    that MLflow would not understand, or that would keep nothing.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    given = f"MLFLOW_TRACKING_URI={uri}"
+    if not uri:
+        return _sqlite_uri(home() / "mlflow.db")
+    if uri.startswith("file:") or Path(uri).is_dir():
+        raise StoreError(
+            f"{given}: MLflow no longer writes folders. Unset it; `mlflow migrate-filestore "
+            f"--source FOLDER --target {_sqlite_uri(home() / 'mlflow.db')}` brings old runs over"
+        )
+    if "://" not in uri:
+        raise StoreError(f"{given} has no scheme: sqlite:///{uri} is a file, http://{uri} a server")
+    if not uri.startswith("sqlite:"):
+        return uri
+    database = unquote(uri.partition("?")[0].removeprefix("sqlite:///"))
+    if uri == "sqlite://" or database in ("", ":memory:"):
+        raise StoreError(f"{given} keeps nothing: name a file, such as sqlite:///mlflow.db")
+    return _sqlite_uri(Path(database).absolute())
+
+
+def without_password(uri: str) -> str:
+    """`uri` as it may be shown. Usage: `print(without_password(store_uri()))`."""
+    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:...@", uri)
+
+
+def _sqlite_uri(database: Path) -> str:
+    """Address of a SQLite file, without what SQLAlchemy would read as something else."""
+    path = database.as_posix().replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}"
 
 
 def open_store(experiment: str) -> str:
     """Make the store if needed, select `experiment`, return its id. Usage: `open_store("tp1")`.
 
     Safe for several processes at once on an absent store and after the checkout was moved.
-    Raises MLflow's or SQLite's errors when the store can't be opened.
+    Raises `StoreError` when the store can't be used, with the remedy.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # A dead server should cost seconds, not MLflow's default minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    uri, chosen_by_user = store_uri(), "MLFLOW_TRACKING_URI" in os.environ
+    shown = without_password(uri)
     import mlflow
 
-    uri, chosen_by_user = store_uri(), "MLFLOW_TRACKING_URI" in os.environ
     mlflow.set_tracking_uri(uri)
     if not chosen_by_user:  # MLflow exports what it is told; that is not the user's wish
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-    if not uri.startswith("sqlite:///"):
-        return mlflow.set_experiment(experiment).experiment_id
-    database = Path(uri.removeprefix("sqlite:///"))
-    database.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if not uri.startswith("sqlite:///"):
+            _refuse_deleted(mlflow.get_experiment_by_name(experiment), uri)
+            return mlflow.set_experiment(experiment).experiment_id
+        return _open_database(uri, experiment)
+    except mlflow.MlflowException as error:
+        if "database schema" in str(error):
+            raise StoreError(
+                f"{uri} was written by another version of MLflow than {mlflow.__version__}. If by "
+                f"an older one, copy the file, then run `mlflow db upgrade {uri}`; if by a newer "
+                f"one, install that, or move the file away to start anew"
+            ) from error
+        detail = " ".join(str(error).split())[:200]
+        remedy = (
+            "; start that server, or unset MLFLOW_TRACKING_URI" if uri.startswith("http") else ""
+        )
+        raise StoreError(f"{shown}: {detail}{remedy}") from error
+    except ModuleNotFoundError as error:
+        raise StoreError(f"{shown} needs a driver: pip install {error.name}") from error
+
+
+def _open_database(uri: str, experiment: str) -> str:
+    """Make or upgrade the SQLite store `uri`, select `experiment`, return its id."""
+    import mlflow
+
+    database = Path(unquote(uri.removeprefix("sqlite:///")))
     artifacts = database.parent / "mlartifacts"
-    with FileLock(f"{database}.lock"):
-        known = mlflow.get_experiment_by_name(experiment)  # makes or upgrades the schema
-        if known is None:
-            mlflow.create_experiment(experiment, (artifacts / experiment).as_uri())
-        with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
-            connection.execute("PRAGMA journal_mode=WAL")  # readers don't block the writer
-            _relocate(connection, artifacts.as_uri())
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{database}.lock", timeout=PATIENCE_FOR_LOCK):
+            _probe(database)
+            known = mlflow.get_experiment_by_name(experiment)  # makes or upgrades the schema
+            _refuse_deleted(known, uri)
+            if known is None:
+                mlflow.create_experiment(experiment, (artifacts / experiment).as_uri())
+            with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection, connection:
+                connection.execute("PRAGMA journal_mode=WAL")  # readers don't block the writer
+                _relocate(connection, artifacts.as_uri())
+    except Timeout:
+        raise StoreError(f"{database}.lock is held by another process: wait or stop it") from None
+    except OSError as error:
+        raise StoreError(f"{database} can't be written: {error.strerror or error}") from error
+    finally:
+        forget_stray_folder(uri)
     return mlflow.set_experiment(experiment).experiment_id
+
+
+def _probe(database: Path) -> None:
+    """Raise `StoreError` for a file that can't be written; MLflow would try for 102 seconds."""
+    try:
+        with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("PRAGMA schema_version")
+            connection.rollback()
+    except sqlite3.Error as error:
+        remedy = {
+            "database is locked": "another program holds it: close that",
+            "file is not a database": "move it away to start anew",
+        }.get(str(error), "make it a file that you may write, or set LABKIT_HOME")
+        raise StoreError(f"{database}: {error}; {remedy}") from error
+
+
+def _refuse_deleted(experiment: Any, uri: str) -> None:
+    """Raise `StoreError` for an experiment that lies in the store's waste bin."""
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        raise StoreError(
+            f"experiment {experiment.name} is deleted in {uri}. With MLFLOW_TRACKING_URI set to "
+            f"that, `mlflow experiments restore -x {experiment.experiment_id}` brings it back"
+        )
+
+
+def forget_stray_folder(uri: str) -> None:
+    """Remove the empty folder that MLflow makes for a SQLite address with escaped characters.
+
+    Usage: after MLflow has opened `uri`. It takes `%3F` in the address for a folder's name.
+    """
+    if "%" in uri:
+        with suppress(OSError):
+            Path(uri.removeprefix("sqlite:///")).parent.rmdir()
 
 
 def page(experiment_id: str) -> str:
     """Where to look at an experiment's runs. Usage: `print(page(open_store("tp1_mnist_api")))`."""
-    uri = store_uri()
+    uri = without_password(store_uri())
     base, advice = (uri, "") if uri.startswith("http") else (UI_ADDRESS, "`make ui`, then ")
     return f"{advice}{base}/#/experiments/{experiment_id}?workflowType=machine_learning"
 
@@ -96,9 +204,12 @@ class Mirror:
             return function(*arguments)
         except Exception as error:
             self.active = False
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = str(error)
+            if not isinstance(error, StoreError):
+                where = without_password(store_uri())
+                reason = f"{where} failed ({type(error).__name__}: {reason[:300]})"
             print(
-                f"warning: the tracking store {store_uri()} failed ({reason[:300]}).\n"
+                f"warning: tracking store: {' '.join(reason.split())}.\n"
                 f"Training goes on; the results are in {self.folder}.",
                 file=sys.stderr,
             )
@@ -168,10 +279,6 @@ class Mirror:
             mlflow.log_artifact(str(path))
         mlflow.log_metric("seconds", seconds)
         mlflow.end_run(status)
-
-
-def _default_database() -> Path:
-    return home() / "mlflow.db"
 
 
 def _relocate(connection: sqlite3.Connection, artifacts: str) -> None:
