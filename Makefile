@@ -18,18 +18,29 @@ help: ## This list
 
 setup: $(INSTALLED) ## Make .venv and install the locked versions (uv if it is there, else pip)
 
+# An environment that was copied or moved with its folder runs the code of the other folder: it is
+# made anew. The file holds the folder for which it was made.
+ifneq ($(wildcard $(INSTALLED)),)
+MADE_FOR := $(shell cat $(INSTALLED))
+ifneq ($(MADE_FOR),$(CURDIR))
+$(shell rm -f $(INSTALLED))
+MOVED := $(if $(MADE_FOR),--clear)
+endif
+endif
+
 # A new lab is a new package, which must be installed too.
 $(INSTALLED): pyproject.toml requirements.txt constraints.txt $(wildcard tp*/__init__.py)
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; name one: make setup PYTHON=/path/to/python3" >&2; exit 2; }
 	@$(PYTHON) -m venv --help >/dev/null 2>&1 && $(PYTHON) -c 'import ensurepip' 2>/dev/null \
 		|| { echo "error: Python's venv is missing; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV)
+	@$(if $(MOVED),echo "$(VENV) was made for another folder: it is made anew")
+	$(PYTHON) -m venv $(MOVED) $(VENV)
 	@if command -v uv >/dev/null 2>&1; then \
 		set -x; VIRTUAL_ENV="$(CURDIR)/$(VENV)" uv pip install --constraint constraints.txt --requirement requirements.txt --editable '.[dev]'; \
 	else \
 		set -x; $(BIN)/python -m pip install --constraint constraints.txt --requirement requirements.txt --editable '.[dev]'; \
 	fi
-	@touch $@
+	@printf '%s\n' "$(CURDIR)" > $@
 
 run: $(INSTALLED) ## Train, evaluate, export, serve and ask the MNIST model once
 	$(BIN)/python tp1_mnist_api/train_model.py --resume

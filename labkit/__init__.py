@@ -5,7 +5,9 @@ A lab's script reads `config = labkit.parse(Config)`, `data = labkit.load_mnist(
 conclusion stay in the script. Importing this package loads neither TensorFlow nor MLflow.
 """
 
+from labkit import environment
 from labkit.arguments import DataChoice, Settings, at_least, lazy, parse
+from labkit.checkpoint import load_model
 from labkit.datasets import Data, Images, Part, load_cifar10, load_mnist
 from labkit.fan_out import fan_out
 from labkit.files import DataError, Origin, obtain
@@ -23,6 +25,7 @@ __all__ = [
     "Run",
     "Settings",
     "at_least",
+    "environment",
     "examination",
     "fan_out",
     "fast_precision",
@@ -31,6 +34,7 @@ __all__ = [
     "lazy",
     "load_cifar10",
     "load_mnist",
+    "load_model",
     "obtain",
     "parse",
     "prepare",

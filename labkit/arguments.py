@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
+from labkit.environment import ROOT, other_clone
+
 DataChoice = Literal["auto", "real", "sample"]
 
 ConfigType = TypeVar("ConfigType")
@@ -44,6 +46,10 @@ def parse(config_class: type[ConfigType], argv: Sequence[str] | None = None) -> 
     message on standard error and exit code 2.
     """
     script = sys.modules.get(config_class.__module__)
+    if clone := other_clone(script):
+        fail(f"this is {clone}, but its environment runs the code of {ROOT}: run `make setup` here")
+    if argv is None and "ipykernel" in sys.modules:
+        fail("in a notebook the arguments are not ours: call main([]) or main(['--smoke'])")
     try:
         config = tyro.cli(
             config_class,

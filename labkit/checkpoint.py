@@ -1,15 +1,24 @@
-"""The file that makes `--resume` exact: what a training was after its last complete epoch."""
+"""Files of networks: the one that makes `--resume` exact, and finished networks read again."""
 
 import json
 import os
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labkit.arguments import fail
+
+if TYPE_CHECKING:
+    import keras
+
 
 class Checkpoint:
-    """An `.npz` file of arrays with a header. Usage: `Checkpoint(folder / "checkpoint.npz")`."""
+    """What a training was after its last complete epoch, in an `.npz` file.
+
+    Usage: `Checkpoint(folder / "checkpoint.npz")`.
+    """
 
     def __init__(self, file: Path) -> None:
         """Read the header of `file`, if it is there; otherwise nothing is done yet."""
@@ -47,3 +56,26 @@ class Checkpoint:
         except OSError:
             part.unlink(missing_ok=True)
             raise
+
+
+def load_model(path: Path, compiled: bool = True) -> "keras.Model":
+    """A network saved as `.keras`. Usage: `model = load_model(run.folder / "model.keras")`.
+
+    Modules with its own layers must be imported before; `compiled` with its loss and optimizer.
+    Leaves with exit code 2 where it can't be read, naming the Keras that saved it and the one here.
+    """
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=compiled)
+    except Exception as error:  # Keras raises many kinds
+        reason = " ".join(str(error).split())[:200]
+        try:
+            with zipfile.ZipFile(path) as archive:
+                saved = json.loads(archive.read("metadata.json"))["keras_version"]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            fail(f"{path} can't be read: train it again ({reason})")
+        fail(
+            f"{path}, saved by Keras {saved}, can't be read by Keras {keras.__version__}: "
+            f"train it again, or `pip install keras=={saved}` ({reason})"
+        )

@@ -38,6 +38,7 @@ def subplots(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    matplotlib.rcdefaults()  # a user's matplotlibrc may ask for LaTeX, other fonts, other margins
     plt.rcParams.update(STYLE)
     return plt.subplots(rows, columns, figsize=size or (5 * columns, 4 * rows))
 

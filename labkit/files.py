@@ -6,10 +6,12 @@ used. With `auto`, and only then, a sample is the last resort.
 """
 
 import hashlib
+import io
 import os
 import pickle
 import sys
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -117,10 +119,15 @@ def search(
     folder = os.environ.get("LABKIT_DATA")
     if not folder:
         tried.append("LABKIT_DATA: not set")
-    places = [Path(folder).expanduser()] if folder else []
+    places = [_data_folder(folder, origin)] if folder else []
     for place in [*places, keras_cache(origin.cache)]:
         for name in origin.files:
-            if not (place / name).exists():
+            try:
+                there = (place / name).exists()
+            except OSError as error:  # a folder that may not be read
+                tried.append(f"{place / name}: {error.strerror}")
+                continue
+            if not there:
                 tried.append(f"{place / name}: absent")
             elif (content := _read(place / name, read, tried)) is not None:
                 return content
@@ -130,6 +137,13 @@ def search(
         except DataError as error:
             tried.append(str(error))
     return None
+
+
+def _data_folder(given: str, origin: Origin) -> Path:
+    """The folder that `LABKIT_DATA` means, also where it names the set itself."""
+    folder = Path(os.path.expanduser(given))
+    names_the_set = folder.name in {Path(name).parts[0] for name in origin.files}
+    return folder.parent if names_the_set else folder
 
 
 def _read(
@@ -144,22 +158,22 @@ def _read(
         return None
 
 
-def verify(path: Path, digest: str) -> str:
+def verify(path: Path, digest: str, text: bool = False) -> str:
     """The file's SHA-256, once `digest` is found right. Usage: `verify(path, ORIGIN.digest)`.
 
-    `digest` is `<algorithm>:<hex>`. Raises `DataError` naming a file that is absent, unreadable or
-    changed.
+    `digest` is `<algorithm>:<hex>`; a `text` may have another system's line ends. Raises
+    `DataError` naming a file that is absent, unreadable or changed.
     """
     algorithm, _, expected = digest.partition(":")
     try:
-        with path.open("rb") as file:
+        with io.BytesIO(read_text(path).encode()) if text else path.open("rb") as file:
             found = hashlib.file_digest(file, algorithm).hexdigest()
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:
         raise DataError(f"{path}: absent") from error
-    except OSError as error:
-        raise DataError(f"{path}: unreadable ({error.strerror})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: unreadable ({error})") from error
     if found != expected:
         raise DataError(
             f"{path}: its {algorithm} is {found[:8]}..., the official file's is {expected[:8]}..."
@@ -167,9 +181,41 @@ def verify(path: Path, digest: str) -> str:
     return sha256
 
 
+def read_text(path: Path) -> str:
+    """A text file's content, the same whichever system wrote it. Usage: `read_text(csv_file)`.
+
+    Without Windows' carriage returns and its byte order mark. Raises `OSError`, and
+    `UnicodeDecodeError` for what is no UTF-8.
+    """
+    return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+
+
+def entries(folder: Path, pattern: str = "*") -> list[Path]:
+    """What is in `folder`, sorted, without what systems and notebooks leave there.
+
+    Usage: `entries(root)`, `entries(folder, "*_mask.*")`. Left out are hidden files (`.DS_Store`,
+    `._name` of macOS, `.ipynb_checkpoints`), `Thumbs.db`, `desktop.ini` and `__MACOSX`.
+    """
+    foreign = {"thumbs.db", "desktop.ini", "__macosx"}
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if not any(
+            part.startswith(".") or part.lower() in foreign
+            for part in path.relative_to(folder).parts
+        )
+    )
+
+
 def keras_cache(folder: str = "datasets") -> Path:
     """Where Keras keeps its downloads. Usage: `keras_cache() / "mnist.npz"`."""
-    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / folder
+    given = os.environ.get("KERAS_HOME")
+    if not given:
+        try:
+            given = Path.home() / ".keras"
+        except RuntimeError:  # a user without a home, as in some containers
+            given = Path(tempfile.gettempdir()) / ".keras"
+    return Path(given) / folder
 
 
 def download(origin: Origin) -> Path:
@@ -192,4 +238,6 @@ def download(origin: Origin) -> Path:
         )
     except (requests.RequestException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
+        if isinstance(error, PermissionError):
+            reason += "; KERAS_HOME can name another folder"
         raise DataError(f"{origin.url}: {type(error).__name__}: {reason[:200]}") from error

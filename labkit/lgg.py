@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.files import UNREADABLE, DataError, Origin, obtain
+from labkit.files import UNREADABLE, DataError, Origin, entries, obtain, read_text
 
 SIZE = 128
 FLAIR = 1
@@ -85,7 +85,7 @@ def read_slices(root: Path, most: int | None = None) -> tuple[dict[str, Slices],
     """
     if not root.is_dir():
         raise DataError(f"{root}: no folder")
-    found = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
+    found = {path.name: path for path in entries(root) if path.is_dir()}
     if not found:
         raise DataError(f"{root}: no patients' folders")
     parts: dict[str, Slices] = {}
@@ -177,8 +177,11 @@ def split(root: Path, patients: list[str]) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {part: [] for part in ("train", "validation", "test")}
     path = root / "split.csv"
     if path.exists():
-        with path.open(newline="") as file:
-            rows = [(row.get("patient"), row.get("split")) for row in csv.DictReader(file)]
+        try:
+            table = csv.DictReader(read_text(path).splitlines())
+            rows = [(row.get("patient"), row.get("split")) for row in table]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path}: unreadable ({error})") from error
         for number, row in enumerate(rows, start=2):
             if row[1] not in PARTS:
                 raise DataError(
@@ -213,7 +216,7 @@ def read_patient(folder: Path, digest: Any) -> tuple[np.ndarray, np.ndarray]:
     can't be read.
     """
     images, masks = [], []
-    for mask_path in sorted(folder.glob("*_mask.*"), key=_slice_number):
+    for mask_path in sorted(entries(folder, "*_mask.*"), key=_slice_number):
         stem = mask_path.stem.removesuffix("_mask")
         partners = (mask_path.with_name(stem + ending) for ending in ENDINGS)
         image_path = next((path for path in partners if path.exists()), None)

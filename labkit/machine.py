@@ -10,8 +10,7 @@ from functools import cache, wraps
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-"""The repository's root: outputs, the tracking store and the results live below it."""
+from labkit.environment import ROOT
 
 
 def prepare(seed: int, precision: str = "float32") -> None:
@@ -29,6 +28,10 @@ def prepare(seed: int, precision: str = "float32") -> None:
     import keras
 
     _spare_fit_the_tuner()
+    # Whatever ~/.keras/keras.json says: shapes, figures and saved models depend on these.
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     keras.mixed_precision.set_dtype_policy(precision)
@@ -123,21 +126,23 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Short git commit, `-dirty` where tracked files differ, `unknown` outside a checkout.
+    """Short git commit, `-dirty` where tracked files differ, `unknown` outside our own checkout.
 
     Usage: `commit()`. Only files under `results/` may differ: runs write them, none runs them.
     """
-    git = ["git", "-C", str(ROOT)]
+    # GIT_DIR and its like name another repository, as inside a hook of that one.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        done = subprocess.run(command, env=own, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     try:
-        head = subprocess.run(
-            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changes = subprocess.run(
-            [*git, "diff", "--name-only", "HEAD", "--", ".", ":!results"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        if not os.path.samefile(git("rev-parse", "--show-toplevel"), ROOT):
+            return "unknown"  # unpacked inside somebody's repository
+        head = git("rev-parse", "--short", "HEAD")
+        changes = git("diff", "--name-only", "HEAD", "--", ".", ":!results")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{head}-dirty" if changes else head
@@ -148,7 +153,7 @@ def home() -> Path:
 
     The repository's root, or `$LABKIT_HOME` where that is set.
     """
-    return Path(os.environ.get("LABKIT_HOME", ROOT)).expanduser().resolve()
+    return Path(os.path.expanduser(os.environ.get("LABKIT_HOME") or ROOT)).resolve()
 
 
 def free_port() -> int:

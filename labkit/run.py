@@ -170,7 +170,8 @@ class Run:
             print(f"warning: epoch {epoch + 1} is not saved: {error}", file=sys.stderr)
 
     def write_state(self) -> None:
-        """Save `state.json`; the newest one's run is the latest. Usage: by `start_run`."""
+        """Save `state.json`; the latest run is the one written last. Usage: by `start_run`."""
+        self.state["written"] = time.time()
         _write_atomically(self.folder / "state.json", json.dumps(self.state, indent=1).encode())
 
     def begin(self, parent: str, experiment: str) -> None:

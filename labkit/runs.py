@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from labkit import machine, sources, tracking
 from labkit.arguments import fail
+from labkit.files import UNREADABLE
 from labkit.run import Run
 
 RUN_NAME = re.compile(r"[a-z0-9_.+]+-[a-z0-9_.+]+-[a-z0-9_.+]+(-s\d+)?")
@@ -115,10 +116,20 @@ def _outputs() -> Path:
 
 
 def _runs(*scripts: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Folders and states of the scripts' runs, the last one trained or resumed first."""
-    states = [path for script in scripts for path in (_outputs() / script).glob("*/state.json")]
-    for path in sorted(states, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        yield path.parent, json.loads(path.read_text())
+    """Folders and states of the scripts' runs, the last one trained or resumed first.
+
+    A file's own time would not do: copying or unpacking a folder changes it.
+    """
+    found = []
+    for path in (path for script in scripts for path in (_outputs() / script).glob("*/state.json")):
+        try:
+            state = json.loads(path.read_text())
+            state["status"], state["fingerprint"]  # what each state has
+            found.append((state.get("written", path.stat().st_mtime), path.parent, state))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"warning: {path} is damaged and skipped ({error!r})", file=sys.stderr)
+    for _, folder, state in sorted(found, key=lambda entry: entry[0], reverse=True):
+        yield folder, state
 
 
 def _find_or_make(
@@ -134,17 +145,18 @@ def _find_or_make(
         for folder, state in _runs(script):
             if state["fingerprint"] != fingerprint:
                 continue
+            lock = FileLock(folder / "lock")
             try:
-                held = FileLock(folder / "lock").acquire(timeout=0)
+                held = lock.acquire(timeout=0)
             except Timeout:  # another process is at it
                 continue
-            return Run(folder, state), held
+            try:
+                return Run(folder, state), held
+            except UNREADABLE as error:
+                lock.release()
+                print(f"warning: {folder} is damaged and skipped ({error})", file=sys.stderr)
         say("Nothing to resume for this script, these settings and this data: starting anew.")
-    parent = _outputs() / script
-    parent.mkdir(parents=True, exist_ok=True)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(tempfile.mkdtemp(prefix=f"{stamp}-{name}-", dir=parent))
-    folder.chmod(0o755)
+    folder = _make_folder(_outputs() / script, name)
     held = FileLock(folder / "lock").acquire()
     run = Run(
         folder,
@@ -165,3 +177,15 @@ def _find_or_make(
     )
     run.write_state()
     return run, held
+
+
+def _make_folder(parent: Path, name: str) -> Path:
+    """A new folder below `parent`; exit code 2 where there can't be one."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        prefix = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-"
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        folder.chmod(0o755)
+    except OSError as error:
+        fail(f"{parent} can't be written ({error.strerror}): LABKIT_HOME can name another folder")
+    return folder

@@ -24,7 +24,8 @@ PATIENCE = 20
 PATIENCE_FOR_LOCK = 120
 """Seconds to wait while others make a new store, each after the other, on a slow machine."""
 UI_ADDRESS = "http://127.0.0.1:5001"
-"""Where `make ui` shows the runs."""
+START_UI = "python tools/ui.py" if sys.platform == "win32" else "make ui"
+"""What shows the runs there."""
 # Columns in which MLflow freezes an absolute artifact location.
 _LOCATIONS = {
     "experiments": ("artifact_location",),
@@ -35,7 +36,7 @@ _LOCATIONS = {
 
 
 class StoreError(Exception):
-    """The tracking store can't be used; the message says why and what to do."""
+    """The store can't be used; it says why and what to do. Usage: `except StoreError`."""
 
 
 def store_uri() -> str:
@@ -175,7 +176,7 @@ def forget_stray_folder(uri: str) -> None:
 def page(experiment_id: str) -> str:
     """Where to look at an experiment's runs. Usage: `print(page(open_store("tp1_mnist_api")))`."""
     uri = without_password(store_uri())
-    base, advice = (uri, "") if uri.startswith("http") else (UI_ADDRESS, "`make ui`, then ")
+    base, advice = (uri, "") if uri.startswith("http") else (UI_ADDRESS, f"`{START_UI}`, then ")
     return f"{advice}{base}/#/experiments/{experiment_id}?workflowType=machine_learning"
 
 

@@ -155,3 +155,16 @@ def test_every_public_name_of_labkit_has_a_usage_line():
                     continue
                 documented = ast.get_docstring(node) or ""
                 assert "sage:" in documented, f"{path.name}: {node.name}"
+
+
+def test_a_network_is_saved_before_its_figures_are_drawn():
+    """A figure that fails, as for want of memory or of a font, must not cost a training."""
+    for path in LABS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            lines = ast.unparse(node).splitlines()
+            saved = [i for i, line in enumerate(lines) if "model.keras" in line and "save(" in line]
+            drawn = [i for i, line in enumerate(lines) if "run.save_figure(" in line]
+            if saved and drawn:
+                assert max(saved) < min(drawn), f"{path.name}: {node.name}"

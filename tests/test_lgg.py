@@ -149,3 +149,32 @@ def test_the_real_set(real_data):
     assert 0.005 < share < 0.025
     for found in parts.values():  # tumours are bright on FLAIR, but so is much else
         assert found.images[found.masks].mean() > 0.5
+
+
+def test_what_systems_leave_in_the_folders_changes_nothing(tree):
+    before = lgg.load_slices()
+    patient = next(path for path in sorted(tree.iterdir()) if path.is_dir())
+    for folder in (tree, patient):
+        for name in (".DS_Store", "Thumbs.db", "._x_8_mask.tif", "desktop.ini"):
+            (folder / name).write_bytes(b"junk")
+    for name in ("__MACOSX", ".ipynb_checkpoints"):
+        shutil.copytree(patient, tree / name)
+    after = lgg.load_slices()
+    assert after[1] == before[1]
+    for part, found in before[0].items():
+        np.testing.assert_array_equal(after[0][part].images, found.images)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00junk", b'patient,split\n"x\x00,train'])
+def test_garbage_in_the_split_is_named(tree, content):
+    (tree / "split.csv").write_bytes(content)
+    with pytest.raises(labkit.DataError, match=r"split\.csv"):
+        lgg.split(tree, ["a", "b", "c"])
+
+
+def test_the_split_may_come_from_windows(tree):
+    names = ["a", "b", "c"]
+    (tree / "split.csv").write_bytes(
+        "\ufeffpatient,split\r\na,train\r\nb,val\r\nc,test\r\n".encode()
+    )
+    assert lgg.split(tree, names) == {"train": ["a"], "validation": ["b"], "test": ["c"]}

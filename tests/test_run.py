@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -297,3 +298,50 @@ def test_nothing_is_written_into_the_checkout(home):
         run.save_text("report.md", "result")
     assert set(os.listdir(ROOT)) == before
     assert run.folder.is_relative_to(home)
+
+
+def test_the_latest_run_is_the_one_written_last_whatever_its_files_say(home):
+    folders = []
+    for lines in (1, 2):
+        with labkit.start_run(__file__, Config(lines), "sample", "net-adam-mse-s0") as run:
+            folders.append(run.folder)
+    os.utime(folders[0] / "state.json")  # as copying or unpacking a folder does
+    assert labkit.find_run("tests.test_run").folder == folders[1]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"status": "FINI', b"[]", b'{"status": "FINISHED"}'])
+def test_a_damaged_state_is_named_and_skipped(home, capsys, content):
+    folders = []
+    for _ in range(2):
+        with labkit.start_run(__file__, Config(), "sample", "net-adam-mse-s0") as run:
+            folders.append(run.folder)
+    (folders[1] / "state.json").write_bytes(content)
+    assert labkit.find_run("tests.test_run").folder == folders[0]
+    assert f"{folders[1]}/state.json is damaged and skipped" in capsys.readouterr().err
+    resumed = Config(resume=True)
+    with labkit.start_run(__file__, resumed, "sample", "net-adam-mse-s0") as run:
+        assert run.folder == folders[0]
+
+
+def test_a_truncated_checkpoint_is_named_and_skipped(home, capsys):
+    def interrupted(epochs: int) -> Path:
+        with (
+            suppress(SystemExit),
+            labkit.start_run(__file__, Config(), "sample", "net-adam-mse-s0") as run,
+        ):
+            for epoch in range(epochs):
+                run.record_epoch(epoch, {"loss": 1.0}, [np.zeros(50)])
+            raise KeyboardInterrupt
+        return run.folder
+
+    good, bad = interrupted(1), interrupted(2)
+    file = bad / "checkpoint.npz"
+    file.write_bytes(file.read_bytes()[:200])
+    for expected in (good, None):
+        with labkit.start_run(
+            __file__, Config(resume=True), "sample", "net-adam-mse-s0"
+        ) as resumed:
+            assert f"{bad} is damaged and skipped" in capsys.readouterr().err
+            assert resumed.folder == (expected or resumed.folder) != bad
+            assert resumed.first_epoch == (1 if expected else 0)
+        shutil.rmtree(resumed.folder)  # the second time, nothing good is left

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from labkit.experiments import Experiment
-from labkit.files import Origin
+from labkit.files import Origin, entries
 from labkit.machine import ROOT
 from labkit.sources import script_name
 
@@ -53,7 +53,7 @@ class Script:
 
 def _files(*patterns: str) -> Iterator[Path]:
     for pattern in patterns:
-        yield from sorted(path for path in ROOT.glob(pattern) if "." not in path.parent.name)
+        yield from entries(ROOT, pattern)
 
 
 @cache

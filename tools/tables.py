@@ -15,6 +15,7 @@ from statistics import fmean
 
 import labkit
 from labkit.evidence import mean_interval
+from labkit.files import entries
 from labkit.machine import ROOT
 from labkit.results import markdown_table, read
 from tools import labs
@@ -82,7 +83,7 @@ def render(text: str) -> str:
 def pages() -> list[Path]:
     """The Markdown pages that may hold tables."""
     folders = ("*.md", "docs/*.md", "tp*/**/README.md")
-    return [page for folder in folders for page in sorted(ROOT.glob(folder))]
+    return [page for folder in folders for page in entries(ROOT, folder)]
 
 
 def main(argv: list[str] | None = None) -> None:

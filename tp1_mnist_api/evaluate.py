@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     # The floor knows all training images; `last` leaves them in MNIST's own order.
     data = load(config.data, config.smoke or trained.config["smoke"], "last")
     labkit.prepare(config.seed)
-    model = keras.saving.load_model(trained.folder / "model.keras")
+    model = labkit.load_model(trained.folder / "model.keras")
 
     def predict(images: np.ndarray) -> np.ndarray:
         return model.predict(to_input(images), batch_size=500, verbose=0)

@@ -242,6 +242,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             return show(run)
         run.track(mlflow.log_params, {k: v for k, v in asdict(recipe).items() if k != "epochs"})
         model = train(config, recipe, data, run)
+        model.save(run.folder / "model.keras")
         run.log_metrics({"train_seconds": run.seconds} | evaluate(model, data) | floors(data))
         curves = figures.learning_curves(run.history, ["loss", "accuracy"])
         run.save_figure("learning_curves", curves)
@@ -251,7 +252,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             "last epoch's weights are tested: the number of epochs was fixed beforehand, on "
             "validation images, and the learning rate ends at its lowest.",
         )
-        model.save(run.folder / "model.keras")
         images = to_input(data.validation.x)
         difference = export_for_serving(model, run.folder / "mnist.tflite", images[:1000])
         content = card(asked, model, run, len(data.test), difference)

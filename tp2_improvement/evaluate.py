@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             file = trained.folder.parents[1] / folder / "model.keras"
             if not file.exists():
                 fail(f"{file} is missing: run the comparison again")
-            model = keras.saving.load_model(file)
+            model = labkit.load_model(file)
             probabilities = model.predict(to_input(data.test.x), 500, verbose=0)  # (n, 10)
             right[configuration] = probabilities.argmax(axis=1) == data.test.y
         metrics = {f"{name}/test_accuracy": float(np.mean(row)) for name, row in right.items()}

@@ -156,7 +156,7 @@ def time_inference(outcomes: list[comparison.Outcome], rounds: int) -> dict[str,
         if not outcome.trial.keep:
             continue
         placement = outcome.trial.placement
-        model = keras.saving.load_model(outcome.path / "model.keras")
+        model = labkit.load_model(outcome.path / "model.keras")
         networks[placement] = model
         if placement != "none":
             networks[f"{placement}, folded"] = folded = fold(model, placement)

@@ -49,4 +49,4 @@ def load_model(path: Path) -> keras.Model:
     """A saved network, its own layers too. Usage: `load_model(run.folder / "model.keras")`."""
     import tp3_cnn_resnet.normalisation  # noqa: F401, registers its layer
 
-    return keras.saving.load_model(path)
+    return labkit.load_model(path)

@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     labkit.prepare(config.seed)
     test, threshold = data.test, trained.metrics["threshold"]
     unit = "patient" if trained.config["data"] == "real" else "image"
-    model = keras.saving.load_model(trained.folder / "model.keras", compile=False)
+    model = labkit.load_model(trained.folder / "model.keras", compiled=False)
     model.compile(jit_compile=False)  # its loss and metrics are not needed
     with labkit.examination(__file__, config, trained, data.source) as run:
         probabilities = probabilities_of(model, test.x)

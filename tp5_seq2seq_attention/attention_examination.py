@@ -65,7 +65,7 @@ def examine(trained: labkit.Run, seed: int, smoke: bool) -> tuple[dict[str, floa
         path = home() / "outputs" / folder
         trial = json.loads((path / "state.json").read_text())["config"]
         test = load("auto", smoke or trial["smoke"], trial["task"], trial["length"]).test
-        model = keras.saving.load_model(path / "model.keras")
+        model = labkit.load_model(path / "model.keras")
         found = examine_network(model, test, np.random.default_rng(seed))
         metrics |= {f"{network}/{name}": value for name, value in found.items()}
         rows.append([network, *(f"{found[c]:.3f}" if c in found else "" for c in COLUMNS)])

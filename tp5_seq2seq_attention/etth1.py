@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import labkit
-from labkit.files import verify
+from labkit.files import read_text, verify
 
 ORIGIN = labkit.Origin(
     name="ETTh1",
@@ -40,8 +40,9 @@ def read_etth1(path: Path) -> tuple[np.ndarray, str]:
 
     Raises `labkit.DataError` for an absent, truncated or changed file, naming it.
     """
-    digest = verify(path, ORIGIN.digest)
-    return np.loadtxt(path, delimiter=",", skiprows=1, usecols=range(1, 1 + len(COLUMNS))), digest
+    digest = verify(path, ORIGIN.digest, text=True)
+    rows, columns = read_text(path).splitlines(), range(1, 1 + len(COLUMNS))
+    return np.loadtxt(rows, delimiter=",", skiprows=1, usecols=columns), digest
 
 
 def sample_hours(hours: int = 20 * MONTH) -> np.ndarray:

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+import labkit
 from tp5_seq2seq_attention.attention import MultiHeadAttention
 
 PACKAGE = "tp5"
@@ -259,7 +260,7 @@ def build(plan: Plan) -> tuple[keras.Model, keras.Model]:
 
 def load_forecaster(path: Path) -> keras.Model:
     """A saved forecaster; its layers are registered by this module."""
-    return keras.saving.load_model(path)
+    return labkit.load_model(path)
 
 
 def free_running(forecaster: keras.Model, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
