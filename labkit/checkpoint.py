@@ -30,14 +30,14 @@ class Checkpoint:
         self.seconds = 0.0
         """Time spent on them."""
         if file.exists():
-            with np.load(file, allow_pickle=False) as archive:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
                 header = json.loads(str(archive["header"]))
             self.epochs, self.history = header["epoch"], header["history"]
             self.seconds = header["seconds"]
 
     def arrays(self) -> list[np.ndarray]:
         """The arrays, in the order in which they were saved. Usage: `checkpoint.arrays()`."""
-        with np.load(self.file, allow_pickle=False) as archive:
+        with self.file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             return [archive[f"v{index}"] for index in range(len(archive.files) - 1)]
 
     def save(
