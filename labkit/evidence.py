@@ -5,8 +5,9 @@ Samples hold one value per seed, the same seeds in the same order for every conf
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -39,12 +40,13 @@ def values(outcomes: list[Outcome], metric: str) -> dict[str, list[float]]:
 
 
 def mean_interval(sample: Sequence[float]) -> tuple[float, float]:
-    """Student's 95 % interval of the mean over seeds; the mean itself where all are equal.
+    """Student's 95 % interval of the mean over seeds; (nan, nan) where all are equal.
 
-    Usage: `low, high = mean_interval([0.97, 0.98])`.
+    Usage: `low, high = mean_interval([0.97, 0.98])`. Equal values don't show how far others would
+    lie: an interval without width would say more than they do.
     """
     if _equal(sample):
-        return float(sample[0]), float(sample[0])
+        return math.nan, math.nan
     mean, error = np.mean(sample), stats.sem(sample)
     low, high = stats.t.interval(0.95, len(sample) - 1, loc=mean, scale=error)
     return float(low), float(high)
@@ -63,16 +65,17 @@ class Pair:
     second: str
     difference: float
     """Mean of first minus second."""
-    low: float
-    high: float
-    """95 % interval of this mean, for this pair alone."""
-    p: float
-    """Two-sided p of the paired t-test, adjusted by Holm over all pairs."""
+    low: float | None
+    high: float | None
+    """95 % interval of this mean, for this pair alone; None where no test is possible."""
+    p: float | None
+    """Two-sided p of the paired t-test, adjusted by Holm over all pairs that can be tested; None
+    where the difference is the same in every seed: without a spread there is no test."""
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the adjusted p is below 0.05."""
-        return self.p < 0.05
+        """Whether there is an adjusted p and it is below 0.05."""
+        return self.p is not None and self.p < 0.05
 
 
 def compare_pairs(samples: dict[str, list[float]], base: str | None = None) -> list[Pair]:
@@ -84,24 +87,23 @@ def compare_pairs(samples: dict[str, list[float]], base: str | None = None) -> l
     configuration is compared to that one only; otherwise all are compared to each other. A few
     seeds can't check the t-test's assumption, differences of normal distribution.
     """
-    found = []
     pairs = (
         combinations(samples, 2)
         if base is None
         else ((other, base) for other in samples if other != base)
     )
+    found = []
     for first, second in pairs:
         a, b = samples[first], samples[second]
+        difference = float(np.mean(np.subtract(a, b)))
         if _equal(np.subtract(a, b)):  # the t statistic is 0/0 or infinite
-            difference = a[0] - b[0]
-            p = float(_equal([a[0], b[0]]))
-            found.append((first, second, difference, difference, difference, p))
+            found.append(Pair(first, second, difference, None, None, None))
             continue
         test = stats.ttest_rel(a, b)
-        low, high = test.confidence_interval(0.95)
-        found.append((first, second, float(np.mean(np.subtract(a, b))), low, high, test.pvalue))
-    adjusted = holm([pair[-1] for pair in found])
-    return [Pair(*pair[:-1], p) for pair, p in zip(found, adjusted, strict=True)]
+        low, high = map(float, test.confidence_interval(0.95))
+        found.append(Pair(first, second, difference, low, high, test.pvalue))
+    adjusted = iter(holm([pair.p for pair in found if pair.p is not None]))
+    return [pair if pair.p is None else replace(pair, p=next(adjusted)) for pair in found]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -142,12 +144,15 @@ def indistinguishable_groups(samples: dict[str, list[float]]) -> list[list[str]]
 
 
 def percent(sample: Sequence[float], digits: int = 2) -> str:
-    """Mean and 95 % interval in percent: `98.10 % [98.02, 98.18]`.
+    """Mean and 95 % interval in percent, within 0 and 100: `98.10 % [98.02, 98.18]`.
 
     Usage: `percent([0.97, 0.98])`.
     """
-    low, high = mean_interval(sample)
-    return f"{100 * np.mean(sample):.{digits}f} % [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
+    mean = f"{100 * np.mean(sample):.{digits}f} %"
+    if _equal(sample):
+        return f"{mean} in all {len(sample)} seeds"
+    low, high = np.clip(mean_interval(sample), 0, 1)
+    return f"{mean} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
 def difference_in_words(pair: Pair, what: str) -> str:
@@ -155,6 +160,11 @@ def difference_in_words(pair: Pair, what: str) -> str:
 
     Usage: `difference_in_words(pair, "test accuracy")`.
     """
+    if pair.p is None:
+        return (
+            f"{pair.first} and {pair.second} differ in {what} by {100 * pair.difference:+.2f} "
+            "points in every seed alike: without a spread no test is possible."
+        )
     size = f"{100 * pair.difference:+.2f} points [{100 * pair.low:+.2f}, {100 * pair.high:+.2f}]"
     chance = f"= {pair.p:.3f}" if pair.p >= 0.001 else "< 0.001"
     if pair.distinguishable:

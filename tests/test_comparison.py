@@ -282,7 +282,7 @@ def test_paired_comparison_against_the_formula():
 def test_equal_samples_cannot_be_told_apart_and_a_base_limits_the_pairs():
     samples = {"a": [0.9, 0.9], "b": [0.9, 0.9], "c": [0.8, 0.8]}
     pairs = evidence.compare_pairs(samples)
-    assert [pair.distinguishable for pair in pairs] == [False, True, True]
+    assert [pair.p for pair in pairs] == [None, None, None]  # equal differences: no test
     assert [(pair.first, pair.second) for pair in evidence.compare_pairs(samples, "a")] == [
         ("b", "a"),
         ("c", "a"),
@@ -293,8 +293,23 @@ def test_differences_that_are_equal_but_for_rounding_have_no_spread():
     a, b = [0.9, 0.8, 0.7], [0.6, 0.5, 0.4]
     assert np.ptp(np.subtract(a, b)) > 0
     (pair,) = evidence.compare_pairs({"a": a, "b": b})
-    assert (pair.p, pair.low, pair.high) == (0, pair.difference, pair.difference)
-    assert evidence.mean_interval(np.subtract(a, b)) == (pair.difference, pair.difference)
+    assert (pair.p, pair.low, pair.high) == (None, None, None)
+    assert not pair.distinguishable
+    assert "no test is possible" in evidence.difference_in_words(pair, "test accuracy")
+    assert np.isnan(evidence.mean_interval(np.subtract(a, b))).all()
+
+
+def test_what_cannot_be_tested_is_not_counted_by_holm():
+    samples = {"a": [0.1, 0.2], "b": [0.2, 0.3], "c": [0.5, 0.9]}
+    untested, *tested = evidence.compare_pairs(samples)
+    raw = [stats.ttest_rel(samples[name], samples["c"]).pvalue for name in "ab"]
+    assert untested.p is None
+    assert [pair.p for pair in tested] == pytest.approx(evidence.holm(raw))
+
+
+def test_no_interval_leaves_zero_to_a_hundred_percent():
+    assert evidence.percent([0.99, 1.0]) == "99.50 % [93.15, 100.00]"
+    assert evidence.percent([0.5, 0.5, 0.5]) == "50.00 % in all 3 seeds"
 
 
 def test_false_alarms_over_many_pairs_stay_near_five_percent():
@@ -311,7 +326,7 @@ def test_mean_interval_against_scipy_and_with_equal_values():
     sample = [0.97, 0.98, 0.99]
     expected = stats.ttest_1samp(sample, 0).confidence_interval(0.95)
     assert evidence.mean_interval(sample) == pytest.approx((expected.low, expected.high))
-    assert evidence.mean_interval([0.5, 0.5]) == (0.5, 0.5)
+    assert np.isnan(evidence.mean_interval([0.5, 0.5])).all()
 
 
 def test_groups_join_neighbours_that_cannot_be_told_apart():
@@ -322,4 +337,5 @@ def test_groups_join_neighbours_that_cannot_be_told_apart():
         "first": (0.9801 + 2 * noise).tolist(),
     }
     assert evidence.indistinguishable_groups(samples) == [["first", "second"]]
-    assert evidence.indistinguishable_groups({"a": [1, 1], "b": [0.5, 0.5]}) == []
+    assert evidence.indistinguishable_groups({"a": [1, 0.9], "b": [0.5, 0.401]}) == []
+    assert evidence.indistinguishable_groups({"a": [1, 1], "b": [0.5, 0.5]}) == [["a", "b"]]

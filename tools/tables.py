@@ -47,9 +47,11 @@ def quote(match: re.Match) -> str:
         other = metrics[f"{match['second']}/{metric}"]["values"]
         values = [a - b for a, b in zip(values, other, strict=True)]
         sign, unit = "+", "points"
-    low, high = mean_interval(values)
-    mean, low, high = (f"{factor * x:{sign}.{digits}f}" for x in (fmean(values), low, high))
-    return f"{match[1]}{mean} {unit} [{low}, {high}]{match[match.re.groups]}"
+    mean, low, high = (
+        f"{factor * value:{sign}.{digits}f}" for value in (fmean(values), *mean_interval(values))
+    )
+    interval = "in every seed" if low.endswith("nan") else f"[{low}, {high}]"
+    return f"{match[1]}{mean} {unit} {interval}{match[match.re.groups]}"
 
 
 def data_licences() -> str:
