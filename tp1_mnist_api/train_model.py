@@ -242,8 +242,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             return show(run)
         run.track(mlflow.log_params, {k: v for k, v in asdict(recipe).items() if k != "epochs"})
         model = train(config, recipe, data, run)
-        model.save(run.folder / "model.keras")
         run.log_metrics({"train_seconds": run.seconds} | evaluate(model, data) | floors(data))
+        model.save(run.folder / "model.keras")
         curves = figures.learning_curves(run.history, ["loss", "accuracy"])
         run.save_figure("learning_curves", curves)
         run.save_report(

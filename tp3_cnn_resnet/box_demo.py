@@ -254,13 +254,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             model = build()
             train(model, config, data, run)
             seconds = run.seconds
+            keras.Model(model.input, model.output).save(run.folder / "model.keras")  # no optimizer
             raw = decode(model.predict(to_input(data.test.x), batch_size=50, verbose=0))
             kept = [suppress(found) for found in raw]
             run.log_metrics({"train_seconds": seconds} | evaluate(raw, kept, data))
             run.save_figure("learning_curves", figures.learning_curves(run.history, ["loss"]))
             run.save_figure("boxes", boxes_figure(data.test, raw, kept))
             run.save_report(name, table(run.metrics))
-            keras.Model(model.input, model.output).save(run.folder / "model.keras")  # no optimizer
     print(table(run.metrics))
     return run.metrics
 

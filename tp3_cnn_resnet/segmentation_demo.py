@@ -223,13 +223,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             model = build()
             train(model, config, data, run)
             seconds = run.seconds
+            keras.Model(model.input, model.output).save(run.folder / "model.keras")  # no optimizer
             probabilities = model.predict(to_input(data.test.x), batch_size=50, verbose=0)
             run.log_metrics({"train_seconds": seconds} | evaluate(probabilities, data))
             curves = figures.learning_curves(run.history, ["loss", "accuracy"])
             run.save_figure("learning_curves", curves)
             run.save_figure("segmentation", comparison_figure(data.test, probabilities.argmax(-1)))
             run.save_report(name, table(run.metrics))
-            keras.Model(model.input, model.output).save(run.folder / "model.keras")  # no optimizer
     print(table(run.metrics))
     return run.metrics
 

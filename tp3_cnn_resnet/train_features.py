@@ -162,10 +162,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             about |= {"seed": config.seed, **metrics}
             np.savez_compressed(path, about=np.array(json.dumps(about)), **arrays)
             run.log_metrics(metrics)
+            keras.Model(model.input, model.output).save(run.folder / "model.keras")  # no optimizer
             curves = figures.learning_curves(run.history, ["loss", "accuracy"])
             run.save_figure("learning_curves", curves)
             run.save_report(name, table(run.metrics))
-            keras.Model(model.input, model.output).save(run.folder / "model.keras")  # no optimizer
         print(table(run.metrics))
         print(f"Use it: python tp3_cnn_resnet/style_transfer.py --weights {path}")
         if config.ship:

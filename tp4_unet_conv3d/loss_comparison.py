@@ -21,7 +21,7 @@ import numpy as np
 import labkit
 from labkit import Data, comparison, figures
 from labkit.comparison import Outcome
-from labkit.evidence import compare_pairs, values
+from labkit.evidence import compare_pairs, difference_in_words, values
 from tp4_unet_conv3d import segmentation
 from tp4_unet_conv3d.augmentation import turn
 from tp4_unet_conv3d.models import DEPTH, build_unet
@@ -152,6 +152,9 @@ def conclusions(outcomes: list[Outcome]) -> list[str]:
         seeds = len(samples[BASE])
         whole = {loss: sample for loss, sample in samples.items() if len(sample) == seeds > 1}
         for pair in compare_pairs(whole, BASE) if BASE in whole else []:
+            if pair.p is None:  # no spread, no test
+                sentences.append(difference_in_words(pair, name))
+                continue
             told = f"{pair.first} is {'above' if pair.difference > 0 else 'below'} {pair.second}"
             if pair.low <= 0 <= pair.high:
                 told = f"{pair.first} and {pair.second} can't be told apart"

@@ -159,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                 "best_epoch": int(np.argmax(run.history["val_dice"])) + 1,
                 "parameters": model.count_params(),
             }
+            model.save(run.folder / "model.keras")
             tested, masks = evaluate(model, data)
             run.log_metrics(metrics | tested)
             run.save_figure(
@@ -169,7 +170,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             titles = [f"test #{index}" for index in chosen]
             run.save_figure("overlays", overlay_figure(data.test, shown, chosen, titles))
             run.save_report(name, in_words(run.metrics, unit))
-            model.save(run.folder / "model.keras")
     print(f"\n{in_words(run.metrics, unit)}")
     return run.metrics
 

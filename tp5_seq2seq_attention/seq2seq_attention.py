@@ -265,6 +265,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                 "parameters": forecaster.count_params(),
                 "best_epoch": int(np.argmin(run.history["val_mse"])) + 1,
             }
+            forecaster.save(run.folder / "model.keras")
             found, arrays = evaluate(trainer, forecaster, data, recipe.decoder)
             run.log_metrics(metrics | found)
             for figure_name, figure in drawings.draw_all(data, arrays, run.history).items():
@@ -273,7 +274,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
                 f"{config.series}, horizon {config.horizon}",
                 f"{summary(run.metrics, data, config.smoke)}\nRecipe: {asdict(recipe)}.",
             )
-            forecaster.save(run.folder / "model.keras")
     print(f"\n{summary(run.metrics, data, config.smoke)}")
     return run.metrics
 
