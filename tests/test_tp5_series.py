@@ -41,21 +41,22 @@ def numbered(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "horizon"), [("synthetic", 10), ("synthetic", 20), ("etth1-ot", 96), ("etth1", 720)]
 )
-def test_no_window_of_validation_or_test_shares_a_point_with_training(name, horizon, numbered):
+def test_nothing_is_forecast_in_two_parts(name, horizon, numbered):
     parts = numbered(name, horizon)
     points = {
         part: set(np.unique(found.x).tolist()) | set(np.unique(found.y).tolist())
         for part, found in parts.items()
     }
-    assert not points["train"] & points["validation"]
-    assert not points["train"] & points["test"]
     targets = {part: set(np.unique(found.y).tolist()) for part, found in parts.items()}
-    assert not targets["validation"] & targets["test"]
-    assert max(points["train"]) < min(points["validation"]) < max(points["validation"])
+    assert not points["train"] & (targets["validation"] | targets["test"])
+    assert not points["validation"] & targets["test"]
+    assert max(points["train"]) < min(targets["validation"])
+    assert max(targets["validation"]) < min(targets["test"])
     for found in parts.values():  # the future begins where the history ends
         np.testing.assert_array_equal(found.y[..., 0], found.x[..., -1] + 1)
     if name == "synthetic":  # a window lies between
         window = 50 + horizon
+        assert not points["train"] & points["validation"]
         assert not points["validation"] & points["test"]
         assert min(points["validation"]) - max(points["train"]) > window
         assert min(points["test"]) - max(points["validation"]) > window
@@ -69,6 +70,8 @@ def test_every_test_window_of_the_standard_protocol(horizon, windows, numbered):
     assert test.y[0, 0, 0] == 16 * 720  # the first hour of the last four months
     assert test.y[-1, 0, -1] == 20 * 720 - 1
     assert len(parts["train"]) == 8640 - 720 - horizon + 1
+    assert len(parts["validation"]) == 2880 - horizon + 1
+    assert parts["validation"].y[0, 0, 0] == 12 * 720
 
 
 def test_no_shop_is_in_two_parts():
@@ -211,21 +214,23 @@ def series_of(x: np.ndarray, y: np.ndarray, period: int | None = 2) -> series.Se
 
 
 def test_long_histories_have_a_second_ridge_floor(monkeypatch):
-    """Fitted to the last steps alone: what comes before them makes no difference."""
+    """Fitted to the last steps alone, and to every window that such a history leaves room for."""
     monkeypatch.setattr(floors, "SHORTER", 5)
-    x, y = np.split(RNG.standard_normal((60, 2, 12)).astype(np.float32), [8], axis=-1)
-    changed = x.copy()
-    changed[..., :3] += RNG.standard_normal((60, 2, 3)).astype(np.float32)
-
-    def forecasts(x: np.ndarray) -> dict[str, np.ndarray]:
-        found, _ = floors.fit_floors(series_of(x, y))
-        return {name: floor(x) for name, floor in found.items()}
-
-    one, other, short = forecasts(x), forecasts(changed), forecasts(x[..., 3:])
-    np.testing.assert_array_equal(one["ridge_5"], other["ridge_5"])
-    assert np.abs(one["ridge"] - other["ridge"]).max() > 1e-3
+    values = RNG.standard_normal((40, 2)).astype(np.float32)
+    shape = series.Shape(8, 4, segment=1, period=2)
+    part = series.cut([values], shape)
+    found, chosen = floors.fit_floors(series_of(part.x, part.y))
+    windows = [values[start : start + 9].T for start in range(40 - 9 + 1)]
+    x, y = np.split(np.stack(windows), [5], axis=-1)
+    penalty = chosen["chosen_penalty_of_ridge_5"]
+    expected = floors.fit_ridges(x, y, anchored=True)[penalty]
+    np.testing.assert_allclose(found["ridge_5"](part.x), expected(part.x), atol=1e-6)
+    changed = part.x.copy()
+    changed[..., :3] += 1
+    np.testing.assert_array_equal(found["ridge_5"](part.x), found["ridge_5"](changed))
+    assert np.abs(found["ridge"](part.x) - found["ridge"](changed)).max() > 1e-3
+    short, _ = floors.fit_floors(series_of(part.x[..., 3:], part.y))
     assert "ridge_5" not in short
-    np.testing.assert_allclose(one["ridge_5"], short["ridge"], atol=1e-6)
 
 
 @pytest.mark.parametrize("anchored", [True, False])
@@ -281,7 +286,7 @@ def test_published_figures_stand_beside_the_same_protocol_only():
         found = load("sample", True, name, horizon)
         return floors.published(replace(found, source=source), smoke)
 
-    assert of("etth1", 192, "real:f18de3ad")["DLinear"] == 0.443
+    assert of("etth1", 192, "real:f18de3ad")["DLinear (336)"] == 0.443
     assert of("etth1", 192, "sample") == {}
     assert of("etth1", 192, "real:f18de3ad", smoke=True) == {}
     assert of("etth1", 48, "real:f18de3ad") == {}

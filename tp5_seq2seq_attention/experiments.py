@@ -38,6 +38,15 @@ EXPERIMENTS = (
         ),
     ),
     Experiment(FORECAST, "synthetic", data="auto", gates=GATES["synthetic"]),
+    *(
+        Experiment(FORECAST, f"synthetic_{name}", arguments, data="auto")
+        for name, arguments in {
+            "forced": ("--decoder", "forced"),
+            "direct": ("--decoder", "direct"),
+            "64": ("--units", "64"),
+            "20": ("--horizon", "20"),
+        }.items()
+    ),
     Experiment(FORECAST, "monthly", ("--series", "monthly"), data="auto"),
     *(
         Experiment(
@@ -50,6 +59,10 @@ EXPERIMENTS = (
 )  # fmt: skip
 SERIES = {
     "synthetic": "synthetic, 10",
+    "synthetic_forced": "the same, `--decoder forced`",
+    "synthetic_direct": "the same, `--decoder direct`",
+    "synthetic_64": "the same, `--units 64`",
+    "synthetic_20": "synthetic, 20",
     "monthly": "monthly, 12",
     **{f"etth1_{horizon}": f"ETTh1, {horizon}" for horizon in HORIZONS},
     "etth1_ot": "ETTh1, oil temperature, 96",
@@ -84,29 +97,31 @@ def forecasts(*variants: str) -> str:
     """Free-running test errors beside floors and published figures, a series a column."""
     variants = [variant for variant in variants if results.exists(f"{FORECAST}.{variant}")]
     contents = [results.read(f"{FORECAST}.{variant}") for variant in variants]
-    floors = dict.fromkeys(name for content in contents for name in content["floors"])
-    lines = [
-        [
-            "best possible: the noise" if floor == "noise" else f"floor: {floor.replace('_', ' ')}",
-            *(
-                f"{content['floors'][floor]:.4f}" if floor in content["floors"] else ""
-                for content in contents
-            ),
-        ]
-        for floor in floors
-        if not floor.endswith("_mae")
-    ]
-    errors = [[spread(c["metrics"][m], digits=4) for c in contents] for m in ("mse", "mae")]
-    lines.append(["**BiLSTM + attention**", *(f"**{error}**" for error in errors[0])])
-    lines.append(["its mean absolute error", *errors[1]])
+    named = dict.fromkeys(name for content in contents for name in content["floors"])
+    names = [name for name in named if not name.endswith("_mae")]
+
+    def row(label: str, floor: str) -> list[str]:
+        floors = (content["floors"].get(floor) for content in contents)
+        return [label, *("" if value is None else f"{value:.4f}" for value in floors)]
+
+    lines = []
+    for metric, ending in (("mse", ""), ("mae", "_mae")):
+        for name in names:
+            kind = "best possible: the noise" if name == "noise" else f"floor: {name}"
+            if f"{name}{ending}" in named:
+                lines.append(row(f"{metric.upper()}, {kind.replace('_', ' ')}", f"{name}{ending}"))
+        errors = (f"**{spread(c['metrics'][metric], digits=4)}**" for c in contents)
+        lines.append([f"**{metric.upper()}, BiLSTM + attention**", *errors])
     known = {f"etth1_{horizon}": place for place, horizon in enumerate(HORIZONS)}
     if known.keys() >= set(variants):
         lines += [
-            [f"published: {name}", *(f"{row[known[variant]]:.3f}" for variant in variants)]
+            [f"MSE, published: {name}", *(f"{row[known[variant]]:.3f}" for variant in variants)]
             for name, row in PUBLISHED.items()
         ]
+    counts = (f"{c['metrics']['parameters']['mean']:,.0f}" for c in contents)
+    lines.append(["parameters", *counts])
     lines.append(["seconds", *(spread(c["train_seconds"], digits=0) for c in contents)])
-    heading = ["mean squared error", *(SERIES[variant] for variant in variants)]
+    heading = ["error", *(SERIES[variant] for variant in variants)]
     return f"{results.markdown_table(heading, lines)}\n{machines(contents)}\n"
 
 
@@ -132,7 +147,7 @@ def behaviour() -> str:
 TABLES = {
     "tp5_attention": attention,
     "tp5_attention_findings": partial(findings, ATTENTION),
-    "tp5_forecasts": partial(forecasts, "synthetic", "monthly"),
+    "tp5_forecasts": partial(forecasts, *(name for name in SERIES if not name.startswith("etth1"))),
     "tp5_etth1": partial(forecasts, *(f"etth1_{horizon}" for horizon in HORIZONS)),
     "tp5_etth1_ot": partial(forecasts, "etth1_ot"),
     "tp5_behaviour": behaviour,

@@ -52,6 +52,9 @@ class Config(labkit.Settings):
     which step it writes, never what it wrote; auto: by series."""
     normalise: Literal["auto", "none", "last", "instance"] = "auto"
     """Of each window: nothing, its last value as zero, or mean and deviation; auto: by series."""
+    units: int | None = None
+    """Of the encoder in each direction, half the decoder's, 1 or more; if not given 32, on ETTh1
+    64, as in the hand-out."""
     data: labkit.DataChoice = "auto"
     """For ETTh1, the others are generated. auto: real or, without it, a sample; real: real or an
     error."""
@@ -59,7 +62,7 @@ class Config(labkit.Settings):
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
         super().__post_init__()
-        labkit.at_least(self, horizon=1)
+        labkit.at_least(self, horizon=1, units=1)
         if self.data == "real" and not self.series.startswith("etth1"):
             raise ValueError(f"--data real: the {self.series} series is generated")
 
@@ -238,9 +241,9 @@ def settled(config: Config) -> tuple[Config, Recipe]:
         decoder=recipe.decoder if config.decoder == "auto" else config.decoder,
         normalise=recipe.normalise if config.normalise == "auto" else config.normalise,
         epochs=2 if config.smoke else config.epochs or recipe.epochs,
-        units=8 if config.smoke else recipe.units,
+        units=8 if config.smoke else config.units or recipe.units,
     )
-    filled = {"decoder": recipe.decoder, "normalise": recipe.normalise, "epochs": recipe.epochs}
+    filled = {name: getattr(recipe, name) for name in ("decoder", "normalise", "epochs", "units")}
     return replace(config, **filled), recipe
 
 

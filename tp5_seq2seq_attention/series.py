@@ -7,10 +7,10 @@
 | `etth1` | a transformer's seven measurements | 720 -> 96 to 720 hours | 12, 4 and 4 months |
 | `etth1-ot` | its oil temperature alone | the same | the same |
 
-A *window* is a stretch of `look_back` known values followed by `horizon` values to forecast. No
-window of validation or test has a point in common with training: the parts are cut first, windows
-afterwards. On ETTh1 the standard protocol lets the history of the first test windows reach back,
-into validation; its training part ends four months before.
+A *window* is a stretch of `look_back` known values followed by `horizon` values to forecast. What
+is forecast in one part is in no other: the parts are cut first, windows afterwards. On ETTh1 the
+standard protocol lets the history of the first windows reach back into the part before: these
+values are known when the forecast is made. Elsewhere the histories lie apart, too.
 """
 
 from collections.abc import Sequence
@@ -122,9 +122,10 @@ def synthetic(draw: int = 0) -> np.ndarray:
 def time_borders(name: SeriesName, steps: int, shape: Shape) -> dict[str, tuple[int, int]]:
     """First step and step after the last one of each part.
 
-    `synthetic`: 70, 15 and 15 % with a gap of one window before validation and test. ETTh1: 12, 4
-    and 4 months of 30 days; test begins `look_back` hours earlier, in the validation part, so that
-    its first forecast is for the first hour of its own: all windows of the standard protocol.
+    `synthetic`: training takes 70 %; a gap of one window lies before validation (10.5 to 13.5 % of
+    the steps) and before test. ETTh1: 12, 4 and 4 months of 30 days; validation and test begin
+    `look_back` hours earlier, in the part before, so that their first forecast is for the first
+    hour of their own: all windows of the standard protocol.
     """
     window = shape.look_back + shape.horizon
     if name == "synthetic":
@@ -136,7 +137,7 @@ def time_borders(name: SeriesName, steps: int, shape: Shape) -> dict[str, tuple[
         }
     return {
         "train": (0, 12 * MONTH),
-        "validation": (12 * MONTH, 16 * MONTH),
+        "validation": (12 * MONTH - shape.look_back, 16 * MONTH),
         "test": (16 * MONTH - shape.look_back, 20 * MONTH),
     }
 
