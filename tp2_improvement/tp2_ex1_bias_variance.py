@@ -1,6 +1,6 @@
 """Does the hand-out's network suffer from bias, from variance, or from neither?
 
-    python tp2_improvement/tp2_ex1_bias_variance.py             # 6 minutes on two cores
+    python tp2_improvement/tp2_ex1_bias_variance.py             # 12 minutes on two cores
     python tp2_improvement/tp2_ex1_bias_variance.py --smoke     # everything once, in seconds
     python tp2_improvement/tp2_ex1_bias_variance.py --resume    # go on after an interruption
 
