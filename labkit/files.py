@@ -237,7 +237,7 @@ def download(origin: Origin) -> Path:
             )
         )
     except (requests.RequestException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rpartition("Caused by ")[2]  # urllib3 says it last
         if isinstance(error, PermissionError):
             reason += "; KERAS_HOME can name another folder"
         raise DataError(f"{origin.url}: {type(error).__name__}: {reason[:200]}") from error
