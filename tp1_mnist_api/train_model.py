@@ -107,10 +107,11 @@ def train(
     """
     labkit.prepare(config.seed, config.precision)
     model = BUILDERS[config.model](recipe.dropout_rate)
+    steps_per_epoch = -(-len(data.train) // recipe.batch_size)
     if recipe.peak_learning_rate is None:
         optimizer = keras.optimizers.Adam()
     else:
-        steps = config.epochs * -(-len(data.train) // recipe.batch_size)
+        steps = config.epochs * steps_per_epoch
         optimizer = keras.optimizers.AdamW(
             # One cycle: up for the first fifth, then down a half cosine to almost nothing.
             keras.optimizers.schedules.CosineDecay(
@@ -127,7 +128,7 @@ def train(
         optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(),
         metrics=["accuracy"],
-        steps_per_execution=10,  # less Python between the steps
+        steps_per_execution=min(10, steps_per_epoch),  # less Python between the steps
         jit_compile=False,  # XLA is slower than oneDNN on a CPU
     )
 
