@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from labkit.files import UNREADABLE, DataError, Origin, entries, obtain, read_text
 
@@ -212,20 +213,28 @@ def read_patient(folder: Path, digest: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Usage: `images, masks = read_patient(folder, hashlib.sha256())`.
 
-    `digest` sees the bytes of all files. Raises `DataError` naming a file that has no partner or
-    can't be read.
+    What is not 0 in a mask is tumour. `digest` sees the bytes of all files. Raises `DataError`
+    naming a file that has no partner, another shape than that, or can't be read.
     """
+    found = {path.stem: path for path in entries(folder) if path.suffix.lower() in ENDINGS}
+    slices = sorted((stem for stem in found if not stem.endswith("_mask")), key=_slice_number)
+    for stem in (name for name in found if name.endswith("_mask")):
+        if stem.removesuffix("_mask") not in slices:
+            raise DataError(f"{found[stem]}: there is no slice {stem[:-5]} beside it")
+    if not slices:
+        raise DataError(f"{folder}: no slices")
     images, masks = [], []
-    for mask_path in sorted(entries(folder, "*_mask.*"), key=_slice_number):
-        stem = mask_path.stem.removesuffix("_mask")
-        partners = (mask_path.with_name(stem + ending) for ending in ENDINGS)
-        image_path = next((path for path in partners if path.exists()), None)
-        if image_path is None:
-            raise DataError(f"{mask_path}: there is no slice {stem} beside it")
-        images.append(_read(image_path, "RGB", digest))
-        masks.append(_read(mask_path, "L", digest) > 127)
-    if not images:
-        raise DataError(f"{folder}: no masks")
+    for stem in slices:
+        if f"{stem}_mask" not in found:
+            raise DataError(f"{found[stem]}: there is no {stem}_mask beside it")
+        image, mask = _read(found[stem], "RGB", digest), _read(found[f"{stem}_mask"], "L", digest)
+        if mask.size != image.size:
+            raise DataError(f"{found[f'{stem}_mask']}: {mask.size} pixels, its slice {image.size}")
+        least = 127 if found[f"{stem}_mask"].suffix.lower() == ".jpg" else 0  # JPEG blurs edges
+        mask = mask.point(lambda value, least=least: 255 * (value > least))
+        small = [each.resize((SIZE, SIZE), Image.Resampling.BOX) for each in (image, mask)]
+        images.append(np.asarray(small[0]))
+        masks.append(np.asarray(small[1]) > 127)
     volume = np.stack(images)[..., FLAIR : FLAIR + 1]  # (slices, 128, 128, 1)
     return normalise(volume), np.stack(masks)
 
@@ -243,22 +252,22 @@ def normalise(volume: np.ndarray) -> np.ndarray:
     return np.clip((volume - mean) / max(deviation, 1e-3), -5, 5)
 
 
-def _slice_number(mask_path: Path) -> int:
-    """12 of `<patient>_12_mask.tif`. Raises `DataError` for a name without it."""
-    number = mask_path.stem.removesuffix("_mask").rpartition("_")[-1]
+def _slice_number(stem: str) -> int:
+    """12 of `<patient>_12`. Raises `DataError` for a name without it."""
+    number = stem.rpartition("_")[-1]
     if not number.isdecimal():
-        raise DataError(f"{mask_path}: not named <patient>_<slice>_mask")
+        raise DataError(f"{stem}: not named <patient>_<slice>")
     return int(number)
 
 
-def _read(path: Path, mode: str, digest: Any) -> np.ndarray:
-    """(128, 128) or (128, 128, 3) uint8: means of squares of pixels."""
-    from PIL import Image, UnidentifiedImageError
-
+def _read(path: Path, mode: str, digest: Any) -> Image.Image:
+    """A square image. Raises `DataError` naming one that is damaged, or not square."""
     try:
         digest.update(path.read_bytes())
         with Image.open(path) as image:
-            small = image.convert(mode).resize((SIZE, SIZE), Image.Resampling.BOX)
+            read = image.convert(mode)
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
         raise DataError(f"{path}: truncated or unreadable ({error})") from error
-    return np.asarray(small)
+    if read.width != read.height:
+        raise DataError(f"{path}: {read.width}x{read.height} pixels; slices are square")
+    return read

@@ -125,12 +125,13 @@ def test_damage_is_named(tree, capsys):
     with pytest.raises(labkit.DataError, match="there is no slice"):
         lgg.read_slices(tree)
     mask = victim.with_name(f"{victim.stem}_mask.tif")
-    mask.rename(victim.with_name("ninth_mask.tif"))
+    mask.unlink()
+    shutil.copy(victim.with_name(victim.name.replace("_9", "_8")), victim.with_name("ninth.tif"))
     with pytest.raises(labkit.DataError, match="not named"):
         lgg.read_slices(tree)
     shutil.rmtree(folder)
     folder.mkdir()
-    with pytest.raises(labkit.DataError, match="no masks"):
+    with pytest.raises(labkit.DataError, match="no slices"):
         lgg.read_slices(tree)
 
 
@@ -178,3 +179,37 @@ def test_the_split_may_come_from_windows(tree):
         "\ufeffpatient,split\r\na,train\r\nb,val\r\nc,test\r\n".encode()
     )
     assert lgg.split(tree, names) == {"train": ["a"], "validation": ["b"], "test": ["c"]}
+
+
+def test_masks_of_ones_are_masks(tree):
+    """Some tools write 1 for tumour, not 255; a JPEG's noise beside 0 is no tumour."""
+    before = lgg.load_slices()[0]
+    for mask in tree.rglob("*_mask.tif"):
+        pixels = np.asarray(Image.open(mask))
+        Image.fromarray((pixels > 0).astype(np.uint8)).save(mask)
+    after = lgg.load_slices()[0]
+    for part, found in before.items():
+        assert found.masks.any()
+        np.testing.assert_array_equal(after[part].masks, found.masks)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda mask: mask.unlink(), "there is no .*_9_mask beside it"),
+        (
+            lambda mask: Image.new("L", (64, 64)).save(mask),
+            r"\(64, 64\) pixels, its slice \(256, 256\)",
+        ),
+        (
+            lambda mask: Image.new("RGB", (256, 200)).save(
+                mask.with_name(mask.name.replace("_mask", ""))
+            ),
+            "256x200 pixels; slices are square",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(tree, spoil, message):
+    spoil(next(iter(sorted(tree.rglob("*_9_mask.tif")))))
+    with pytest.raises(labkit.DataError, match=message):
+        lgg.read_slices(tree)

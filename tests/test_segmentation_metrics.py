@@ -243,6 +243,12 @@ def test_regions_are_numbered():
     assert metrics.number_regions(masks).max() == 2
 
 
+def test_more_regions_than_a_byte_counts():
+    mask = np.zeros((1, 64, 64), bool)
+    mask[0, ::2, ::2] = True  # 1,024 single pixels
+    assert metrics.number_regions(mask).max() == 1024
+
+
 def test_calibration_of_a_calibrated_prediction_is_near_zero():
     rng = np.random.default_rng(0)
     probabilities = rng.random((10, 100, 100))

@@ -231,9 +231,9 @@ def objects(predicted: np.ndarray, instances: np.ndarray) -> Objects:
 
 
 def number_regions(masks: np.ndarray) -> np.ndarray:
-    """Connected regions of each mask as its objects, (n, h, w) uint8; diagonals connect."""
+    """Connected regions of each mask as its objects, (n, h, w) int32; diagonals connect."""
     corners = np.ones((3, 3))
-    return np.stack([ndimage.label(mask, corners)[0] for mask in masks]).astype(np.uint8)
+    return np.stack([ndimage.label(mask, corners)[0] for mask in masks])
 
 
 # --- Probabilities -------------------------------------------------------------------------------
