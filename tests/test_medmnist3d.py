@@ -107,7 +107,7 @@ def test_a_wrong_file_is_one_clear_error(damage, message, write, capsys):
     printed = capsys.readouterr().err
     assert f"error: --data real: NoduleMNIST3D can't be had. Tried:\n  - {path}: " in printed
     assert message in printed
-    assert medmnist3d.PAGE in printed
+    assert ORIGINS["nodule"].page in printed
 
 
 def test_auto_warns_and_gives_a_sample(capsys):
