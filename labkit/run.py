@@ -7,6 +7,7 @@ that can't be reached costs a warning and nothing else.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit import figures, tracking
+from labkit.arguments import fail
 from labkit.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -80,8 +82,16 @@ class Run:
         return self.checkpoint.seconds + time.perf_counter() - self._started
 
     def log_metrics(self, metrics: dict[str, float]) -> None:
-        """Record final metrics. Usage: `run.log_metrics({"test_accuracy": 0.98})`."""
+        """Record final metrics. Usage: `run.log_metrics({"test_accuracy": 0.98})`.
+
+        Leaves with exit code 2 where one is not a number: nothing was measured then.
+        """
         metrics = {name: float(value) for name, value in metrics.items()}
+        if missing := [name for name, value in metrics.items() if math.isnan(value)]:
+            fail(
+                f"not a number: {', '.join(missing)}. Does each part of the data hold what is to "
+                "be found, and did the training keep finite weights?"
+            )
         self.state["metrics"].update(metrics)
         self.write_state()
         self.mirror.log_metrics(metrics)

@@ -345,3 +345,19 @@ def test_a_truncated_checkpoint_is_named_and_skipped(home, capsys):
             assert resumed.folder == (expected or resumed.folder) != bad
             assert resumed.first_epoch == (1 if expected else 0)
         shutil.rmtree(resumed.folder)  # the second time, nothing good is left
+
+
+def test_what_is_not_a_number_is_an_error_and_the_run_failed(home, capsys):
+    opened = []
+
+    def diverging_training() -> None:
+        with labkit.start_run(__file__, Config(), "sample", "net-adam-mse-s0") as run:
+            opened.append(run)
+            run.log_metrics({"mse": 0.5})
+            run.log_metrics({"dice": float("nan"), "iou": 0.1})
+
+    with pytest.raises(SystemExit, match="2"):
+        diverging_training()
+    assert "not a number: dice." in capsys.readouterr().err
+    assert finished_state(opened[0].folder)["status"] == "FAILED"
+    assert opened[0].metrics == {"mse": 0.5}
