@@ -198,12 +198,12 @@ def markdown(outcomes: list[Outcome], columns: dict[str, str]) -> str:
 def ranking_figure(samples: dict[str, list[float]], label: str) -> figures.Figure:
     """Means with 95 % intervals, best on top; a bar joins those that can't be told apart.
 
-    Usage: `ranking_figure(samples, "test accuracy (%)")`.
+    Usage: `ranking_figure(samples, "test accuracy (%)")`, in percent.
     """
     ranked = sorted(samples, key=lambda name: np.mean(samples[name]))
     figure, axis = figures.subplots(size=(7, 1.2 + 0.5 * len(ranked)))
     for height, name in enumerate(ranked):
-        low, high = mean_interval(samples[name])
+        low, high = np.clip(mean_interval(samples[name]), 0, 100)
         axis.plot([low, high], [height, height], color="C0", linewidth=2)
         axis.plot(np.mean(samples[name]), height, "o", color="C0")
         axis.plot(samples[name], [height] * len(samples[name]), "|", color="0.5")
