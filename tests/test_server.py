@@ -231,8 +231,9 @@ def test_a_header_that_comes_several_times_is_joined(tmp_path):
 
 
 def test_metrics_add_up_over_workers_and_logs_are_json(server):
+    image = images_and_answers()[0][0].tolist()
     for _ in range(20):  # new connections reach both workers
-        requests.post(f"{server.url}/predict", json={"image": [0] * 784}, timeout=5)
+        requests.post(f"{server.url}/predict", json={"image": image}, timeout=5)
     requests.post(f"{server.url}/predict", json={"image": []}, timeout=5)
     headers = {"X-Request-ID": "find-me"}
     assert requests.get(f"{server.url}/health", headers=headers, timeout=5).headers[

@@ -7,11 +7,10 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-import requests
 from PIL import Image
 
 import labkit
-from tp1_mnist_api.client import wait_until_ready
+from tp1_mnist_api.client import session_for, wait_until_ready
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     images, labels = data.x_test[chosen], data.y_test[chosen]
     wait_until_ready(config.url)
     check(True, "ready")
-    with requests.Session() as session:
+    with session_for(config.url) as session:
         predict = f"{config.url}/predict"
         answers = [
             session.post(predict, json={"image": image.tolist()}, timeout=5).json()

@@ -1,4 +1,6 @@
-"""Serve the model trained last on a free port, ask it once with curl, stop: the end of `make run`.
+"""Serve the MNIST API on a free port, ask it once with curl, stop: the end of `make run`.
+
+The model trained last answers if it saw real data; else the one that `make serve` would serve does.
 
 python tools/first_run.py
 """
@@ -8,12 +10,12 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-
-import requests
+from pathlib import Path
 
 import labkit
 from labkit.machine import ROOT, free_port
-from tp1_mnist_api.client import wait_until_ready
+from tp1_mnist_api.client import session_for, wait_until_ready
+from tp1_mnist_api.serving.model_file import choice, saw_real_data
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,30 @@ class Config:
     """Nothing to set."""
 
 
+def chosen(trained: labkit.Run) -> tuple[Path, str]:
+    """The model to serve, and in words which it is and why."""
+    model = trained.folder / "mnist.tflite"
+    if saw_real_data(model):
+        return model, "The model just trained answers: it was trained on real data."
+    model, reason = choice()
+    if not saw_real_data(model):
+        return model, f"{model} answers, {reason}. It was trained on the sample: expect mistakes."
+    return model, (
+        "Your model was trained on the sample, 1,437 digits, because the real MNIST was not to be "
+        f"had.\nThe model that answers is {model}, {reason}."
+    )
+
+
 def main() -> None:
     """Start, ask, print, stop."""
     labkit.parse(Config)
     trained = labkit.find_run("tp1_mnist_api.train_model")
+    model, words = chosen(trained)
+    print(words)
     data = labkit.load_mnist("sample" if trained.data_source == "sample" else "auto")
     base = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, str(ROOT / "tp1_mnist_api" / "app.py"), "--port", str(port)]
-    command += ["--model", str(trained.folder / "mnist.tflite")]
+    command += ["--model", str(model)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         wait_until_ready(base, is_alive=lambda: server.poll() is None)
@@ -39,13 +57,15 @@ def main() -> None:
                 f"  curl -X POST {base}/predict -H 'Content-Type: application/json' -d @image.json"
             )
             ask = ["curl", "--silent", "--show-error", "--fail", "--max-time", "10", "--data", "@-"]
+            ask += ["--noproxy", "127.0.0.1"]
             ask += ["--header", "Content-Type: application/json", f"{base}/predict"]
             answer = subprocess.run(
                 ask, input=body, capture_output=True, text=True, check=True
             ).stdout
         else:  # a bare Debian has no curl
             headers = {"Content-Type": "application/json"}
-            answer = requests.post(f"{base}/predict", body, headers=headers, timeout=10).text
+            with session_for(base) as session:
+                answer = session.post(f"{base}/predict", body, headers=headers, timeout=10).text
         print(f"  {answer.strip()}")
         print(f"The model says {json.loads(answer)['prediction']}; the label is {data.y_test[0]}.")
     finally:

@@ -22,8 +22,17 @@ from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.routing import MapAdapter
 
 from tp1_mnist_api.serving import observe, pictures, settings
+from tp1_mnist_api.serving.bodies import (
+    WANTED_JSON,
+    received,
+    too_large,
+    uploaded_picture,
+    whole_body,
+)
+from tp1_mnist_api.serving.development import JsonErrors
 from tp1_mnist_api.serving.inputs import InputError, read_image, read_images
-from tp1_mnist_api.serving.model_file import Model, ModelError, default_model
+from tp1_mnist_api.serving.model_file import Model, ModelError, choice
+from tp1_mnist_api.serving.views import views_of
 
 to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 PAGES = Path(__file__).resolve().parent / "serving" / "pages"
@@ -52,34 +61,6 @@ class Api(Flask):
         return MapAdapter(
             self.url_map, "", request.root_path, "", request.scheme, request.path, request.method
         )
-
-
-def whole_body() -> bytes:
-    """The request's body; 413 above its limit."""
-    body = request.environ.get(settings.BODY)
-    if body is not None and len(body) <= request.max_content_length:
-        return body
-    body = request.get_data()
-    if "CONTENT_LENGTH" not in request.environ:  # Flask cuts a body of chunks at the limit
-        request.stream.read(1)  # raises 413 if it did
-    return body
-
-
-def uploaded_picture(limit_bytes: int) -> bytes:
-    """The encoded picture of a form's field `image` or of the body itself.
-
-    Raises `InputError` for a form without it, 413 above the limit and 415 for other content.
-    """
-    request.max_content_length = limit_bytes
-    if request.mimetype == "multipart/form-data":
-        if "image" not in request.files:
-            raise InputError("No image provided", "no_image")
-        return request.files["image"].read()
-    if request.mimetype in pictures.MEDIA_TYPES:
-        return whole_body()
-    raise UnsupportedMediaType(
-        f"Send application/json, multipart/form-data or {', '.join(pictures.MEDIA_TYPES)}"
-    )
 
 
 def is_true(name: str) -> bool:
@@ -115,15 +96,18 @@ def create_app(
             return answer({"error": "The model could not be loaded"}, 503)
         wants_seen = bool(request.query_string) and is_true("seen")
         if request.is_json:
-            pixels = read_image(whole_body())
+            pixels, warnings = read_image(whole_body())
+            probabilities = model.predict(pixels)
         else:
-            pixels = pictures.read_picture(uploaded_picture(limits.picture_bytes))
-        probabilities = model.predict(pixels)
+            pixels, warnings = pictures.read_picture(uploaded_picture(limits.picture_bytes))
+            probabilities = model.predict(views_of(pixels)).mean(axis=0, keepdims=True)
         observe.count_predictions(pixels, probabilities)
         content = {
             "prediction": int(probabilities[0].argmax()),
             "probabilities": probabilities.tolist(),
         }
+        if warnings:
+            content["warnings"] = warnings
         if wants_seen:
             content["seen"] = (pixels * 255).round().astype(int).reshape(28, 28).tolist()
         return answer(content)
@@ -133,16 +117,15 @@ def create_app(
         if model is None:
             return answer({"error": "The model could not be loaded"}, 503)
         if not request.is_json:
-            raise UnsupportedMediaType("Send application/json")
-        pixels = read_images(whole_body())
+            raise UnsupportedMediaType(f"{received()}; {WANTED_JSON}")
+        pixels, warnings = read_images(whole_body())
         probabilities = model.predict(pixels)
         observe.count_predictions(pixels, probabilities)
-        return answer(
-            {
-                "predictions": probabilities.argmax(axis=1).tolist(),
-                "probabilities": probabilities.tolist(),
-            }
-        )
+        content = {
+            "predictions": probabilities.argmax(axis=1).tolist(),
+            "probabilities": probabilities.tolist(),
+        }
+        return answer(content | {"warnings": warnings} if warnings else content)
 
     @app.get("/health")
     def health() -> Response:
@@ -187,7 +170,15 @@ def create_app(
         if error.code in (413, 415):
             observe.REFUSED.labels("too_large" if error.code == 413 else "media_type").inc()
         response = error.get_response()
-        response.data = json.dumps({"error": error.description}) + "\n"
+        message = error.description
+        if error.code == 413:
+            message = too_large(request.max_content_length)
+        elif error.code == 404:
+            message = f"Nothing is at {request.path[:60]}; GET /docs lists the addresses"
+        elif error.code == 405:
+            useful = sorted({"GET", "POST"} & set(error.valid_methods or ()))
+            message = f"{request.method} is not for {request.path}; use {' or '.join(useful)}"
+        response.data = json.dumps({"error": message}) + "\n"
         response.content_type = "application/json"
         return response
 
@@ -224,22 +215,22 @@ def main() -> None:
     parser.add_argument(
         "--model",
         type=Path,
-        default=default_model(),
-        help="exported model, its card beside it (default: $MODEL or the champion)",
+        help="exported model, its card beside it (default: $MODEL, the champion or the shipped)",
     )
     arguments = parser.parse_args()
     number = arguments.port or settings.setting("PORT")
+    path, reason = (arguments.model, "named by --model") if arguments.model else choice()
     try:
-        model = Model(arguments.model)
+        model = Model(path)
     except ModelError as error:
         settings.stop(f"{error}\nTrain one with `make run`, or name one with --model.")
     settings.check_address(arguments.host, number)
     card = model.card
     print(
-        f"Serving {arguments.model}: {card.get('model')}, trained on {card.get('data_source')}, "
+        f"Serving {path}, {reason}: {card.get('model')}, trained on {card.get('data_source')}, "
         f"test accuracy {card.get('test_accuracy')}"
     )
-    create_app(model).run(arguments.host, number)
+    create_app(model).run(arguments.host, number, request_handler=JsonErrors)
 
 
 if __name__ == "__main__":

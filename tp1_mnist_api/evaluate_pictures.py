@@ -3,9 +3,10 @@
     python tp1_mnist_api/evaluate_pictures.py               # 1,000 test images, 7 minutes
     python tp1_mnist_api/evaluate_pictures.py --images 100  # a tenth of it
 
-Each MNIST test image is drawn again as a picture file in fifteen ways and sent through the whole
-API: decoding, finding the ink, MNIST's form, model. Accuracy on the unchanged 784 numbers stands
-beside it. The settings of `serving/pictures.py` were chosen on training images (`--part training`).
+Each MNIST test image is drawn again as a picture file in twenty-five ways and sent through the
+whole API: decoding, frames, finding the ink, MNIST's form, model. Accuracy on the unchanged 784
+numbers stands beside it, and the share of pictures that were answered with a warning. The settings
+of `serving/` were chosen on drawn validation images (`--part training`).
 """
 
 from __future__ import annotations

@@ -22,12 +22,17 @@ def beats(challenger: dict[str, str], champion: dict[str, str]) -> bool:
     """Whether a model with tags `challenger` replaces the one with tags `champion`.
 
     It does when its validation accuracy is higher on the same validation images, or when it is
-    the first that saw real data. The test set takes no part in the choice.
+    the first that saw real data: one from the sample never replaces that, however accurate it is
+    on the sample's own images. The test set takes no part in the choice.
     """
     if challenger["validation_set"] == champion.get("validation_set"):
         return float(challenger["validation_accuracy"]) > float(champion["validation_accuracy"])
-    was_sample = champion.get("validation_set", "").startswith("sample")
-    return was_sample and not challenger["validation_set"].startswith("sample")
+    return is_from_sample(champion) and not is_from_sample(challenger)
+
+
+def is_from_sample(tags: dict[str, str]) -> bool:
+    """Whether the model with these `tags` was trained on the built-in sample."""
+    return tags.get("validation_set", "").startswith("sample")
 
 
 def log_to_mlflow(model: keras.Model, example: np.ndarray, tags: dict[str, str]) -> bool:
@@ -61,11 +66,21 @@ def log_to_mlflow(model: keras.Model, example: np.ndarray, tags: dict[str, str])
 def publish(run: labkit.Run, model: keras.Model, example: np.ndarray, tags: dict[str, str]) -> None:
     """Register `model`, see `log_to_mlflow`; a new champion's files are copied for `make serve`.
 
-    The run's folder holds them: `mnist.tflite` and its card `mnist.json`.
+    The run's folder holds them: `mnist.tflite` and its card `mnist.json`. A model from the sample
+    never takes the place of files from real data, not even where the registry is new and empty.
     """
+    from tp1_mnist_api.serving.model_file import saw_real_data  # it loads LiteRT
+
     champion = labkit.home() / "outputs" / "champion"
     champion.mkdir(exist_ok=True)
     with FileLock(champion / "lock"):  # two trainings may end at once
-        if run.track(log_to_mlflow, model, example, tags):
-            for file in ("mnist.tflite", "mnist.json"):
-                shutil.copy2(run.folder / file, champion / file)
+        if not run.track(log_to_mlflow, model, example, tags):
+            return
+        served = champion / "mnist.tflite"
+        if is_from_sample(tags) and served.exists() and saw_real_data(served):
+            print(f"The API goes on serving {served}, which was trained on real data.")
+            return
+        for file in ("mnist.tflite", "mnist.json"):
+            shutil.copy2(run.folder / file, champion / file)
+    if is_from_sample(tags):
+        print("It was trained on the sample: the API serves the model that comes with the code.")

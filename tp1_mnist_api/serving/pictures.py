@@ -2,161 +2,151 @@
 
 MNIST's own recipe (LeCun et al., "Gradient-Based Learning Applied to Document Recognition",
 Proc. IEEE 1998, section III.A): white ink on black, scaled into a 20-pixel box, its centre of mass
-at the centre of 28x28 pixels. Before that the ink has to be found, whatever its colour and paper.
+at the centre of 28x28 pixels. Before that the digit has to be found: frames around it are cut away
+(frames.py), its ink is told from the ground (ground.py), its pieces are chosen (pieces.py).
 """
 
-import io
-import warnings
+from contextlib import suppress
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
+from tp1_mnist_api.serving import ground
+from tp1_mnist_api.serving.decoding import decode
+from tp1_mnist_api.serving.frames import box_of, filled_outside, inside_frames
 from tp1_mnist_api.serving.inputs import InputError
+from tp1_mnist_api.serving.pieces import Pieces, kept, pieces_of
 
-MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
-LIMIT_PIXELS = 16_000_000
 WORKING_SIDE = 200
 BOX = 20
-WEAK, FULL = 0.15, 0.5
-"""What counts as no ink and as full ink, as fractions of the darkest."""
 STROKE = (0.09, 0.22)
 """Usual stroke width as a fraction of the digit's longer side; most of MNIST lies inside."""
+LITTLE_INK = 0.005
+WIDE = 1.4
+
+LITTLE_CONTRAST = 60
+"""Distance of two colours, as a length in RGB of 0..255; full contrast is 442."""
+
+UNEVEN = "uneven ground: light, shadow or another surface crosses the picture"
+CONTRAST = "little contrast between ink and ground"
+SEVERAL = "several separate pieces: send one digit alone"
+LITTLE = f"almost no ink: it covers less than {100 * LITTLE_INK} % of the picture"
+LYING = "wider than tall: more than one digit, or one that lies on its side"
 
 
-def read_picture(content: bytes) -> np.ndarray:
-    """The encoded picture as (1, 784) float32 in 0..1, ready for the model; raises `InputError`."""
-    return to_mnist(_decode(content)).reshape(1, 784).astype(np.float32) / 255
+def read_picture(content: bytes) -> tuple[np.ndarray, list[str]]:
+    """The digit in an encoded picture, (1, 784) float32 in 0..1, and warnings.
 
-
-def _decode(content: bytes) -> np.ndarray:
-    """PNG, JPEG or WebP to (height, width, 3) float32 in 0..255, its longer side at most 200.
-
-    The size is read from the header: a picture above the limit is refused before it takes memory.
+    The warnings say in words why the picture may not be one clear digit; there are none where
+    nothing speaks against it. Raises `InputError`.
     """
-    try:
-        with warnings.catch_warnings():  # Pillow's limits are higher than ours
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP"))
-        with opened as picture:
-            if picture.width * picture.height > LIMIT_PIXELS:
-                raise InputError(
-                    f"picture: {picture.width}x{picture.height} pixels are more than "
-                    f"{LIMIT_PIXELS // 1_000_000} million",
-                    "picture",
-                )
-            picture.draft("RGB", (2 * WORKING_SIDE, 2 * WORKING_SIDE))  # JPEG: decode it smaller
-            small = _shrunk(picture)
-    except InputError:
-        raise
-    except Image.DecompressionBombError as error:
-        limit = f"{LIMIT_PIXELS // 1_000_000} million"
-        raise InputError(f"picture: its pixels are more than {limit}", "picture") from error
-    except Exception as error:  # decoders of broken files raise nearly anything
-        raise InputError("picture: not a readable PNG, JPEG or WebP file", "picture") from error
-    pixels = np.asarray(small, np.float32)
-    colour, alpha = pixels[..., :3], pixels[..., 3:] / 255
-    # Ink on transparent ground: put dark ink on white and light ink on black.
-    ink_is_light = (colour * alpha).sum() > 0.5 * 255 * 3 * alpha.sum()
-    ground = 0 if alpha.min() < 1 and ink_is_light else 255
-    return colour * alpha + ground * (1 - alpha)
+    digit, warnings = to_mnist(decode(content))
+    return digit.reshape(1, 784).astype(np.float32) / 255, warnings
 
 
-def _shrunk(picture: Image.Image) -> Image.Image:
-    """`picture` upright in RGBA, its longer side at most 200 pixels."""
-    if picture.mode.startswith("I"):  # 16 bits: Pillow would clip these, not scale them
-        picture = Image.fromarray((np.asarray(picture) // 256).clip(0, 255).astype(np.uint8))
-    elif picture.mode not in ("L", "RGB", "RGBA"):
-        picture = picture.convert("RGBA")
-    picture.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
-    return ImageOps.exif_transpose(picture).convert("RGBA")
-
-
-def to_mnist(picture: np.ndarray) -> np.ndarray:
-    """One digit on a plain ground, (height, width, 3) in 0..255, as MNIST's (28, 28) uint8.
+def to_mnist(picture: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The digit in (height, width, 3) of 0..255 as MNIST's (28, 28) uint8, and warnings.
 
     Raises `InputError` where there is nothing to see.
     """
-    ink = _stretched(*_ink(picture))
-    mask = _digit(ink > 0)
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    ink = np.where(mask, ink, 0)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return _centred(_with_usual_stroke(ink))
+    small = _resized(picture, WORKING_SIDE)
+    inside, warnings = inside_frames(small), []
+    ink, mask, strongest, is_uneven = _found(small, inside, None)
+    if mask.sum() < LITTLE_INK * mask.size:
+        warnings.append(LITTLE)
+    if is_uneven:
+        warnings.append(UNEVEN)
+    length = max(part.stop - part.start for part in box_of(mask, 0))
+    zoom = min(max(picture.shape) / max(small.shape), WORKING_SIDE / (1.6 * length))
+    if zoom > 1.2:  # the picture knows more of it
+        closer = _zoomed(picture, inside, box_of(mask, round(0.3 * length)), small.shape)
+        with suppress(InputError):  # little is left of it there
+            ink, mask, strongest, _ = _found(*closer, is_uneven)
+    if strongest < LITTLE_CONTRAST:
+        warnings.append(CONTRAST)
+    if _are_several(pieces_of(mask)):
+        warnings.append(SEVERAL)
+    box = box_of(mask, 0)
+    ink = np.where(mask, ink, 0)[box]
+    if ink.shape[1] > WIDE * ink.shape[0]:
+        warnings.append(LYING)
+    return _centred(_with_usual_stroke(ink)), warnings
 
 
-def _ink(picture: np.ndarray) -> tuple[np.ndarray, float]:
-    """How far each pixel's colour is from the ground's, (height, width) in 0..1, and the same of
-    the ground's own noise.
+def _resized(picture: np.ndarray, side: int) -> np.ndarray:
+    """`picture` as float32, its longer side at most `side` pixels."""
+    image = Image.fromarray(picture.astype(np.uint8))
+    image.thumbnail((side, side), Image.Resampling.BOX)
+    return np.asarray(image, np.float32)
 
-    The ground is a plane fitted to the border, so that neither colour, polarity nor light that
-    falls from one side matter.
+
+def _zoomed(
+    picture: np.ndarray, inside: np.ndarray, box: tuple[slice, slice], shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of `picture` that is `box` in its reduction to `shape`, and the same of `inside`."""
+    scales = picture.shape[0] / shape[0], picture.shape[1] / shape[1]
+    place = tuple(
+        slice(round(part.start * scale), round(part.stop * scale))
+        for part, scale in zip(box, scales, strict=True)
+    )
+    part = _resized(picture[place], WORKING_SIDE)
+    mask = Image.fromarray(inside[box]).resize(part.shape[1::-1], Image.Resampling.NEAREST)
+    return part, np.asarray(mask)
+
+
+def _found(
+    picture: np.ndarray, inside: np.ndarray, is_uneven: bool | None
+) -> tuple[np.ndarray, np.ndarray, float, bool]:
+    """Ink in 0..1 and mask of the digit, both (height, width); the rest as in `ground.ink_of`."""
+    box = box_of(inside, 0)
+    found, *more = ground.ink_of(filled_outside(picture, inside)[box], is_uneven)
+    ink, mask = np.zeros(inside.shape), np.zeros(inside.shape, bool)
+    ink[box], mask[box] = found, _digit(pieces_of(found > 0), found)
+    return ink, mask, *more
+
+
+def _digit(pieces: Pieces, ink: np.ndarray) -> np.ndarray:
+    """The mask of the digit: without specks, and without what lies along the picture's border.
+
+    Pieces above a tenth of the main one stay: a 5 may have its bar apart. One that the border
+    cuts stays if it is near the main piece and as strong.
     """
-    height, width, _ = picture.shape
-    if min(height, width) < 8:
-        raise InputError(f"picture: {width}x{height} pixels are too few, 8x8 are needed", "picture")
-    down, right = np.mgrid[0:height, 0:width]
-    plane = np.stack([down / height, right / width, np.ones_like(down, float)], axis=-1)
-    edge = np.ones((height, width), bool)
-    frame = max(1, min(height, width) // 20)
-    edge[frame:-frame, frame:-frame] = False
-    colours = picture[edge]
-    # Ink that touches the border must not tilt the plane: keep the pixels near the median colour.
-    distance = np.abs(colours - np.median(colours, axis=0)).sum(axis=1)
-    kept = distance <= max(np.median(distance) * 3, 12)
-    coefficients, *_ = np.linalg.lstsq(plane[edge][kept], colours[kept], rcond=None)
-    distance = np.linalg.norm(picture - plane @ coefficients, axis=-1)
-    strongest = np.percentile(distance, 99.5)
-    if strongest < 25:
-        raise InputError("picture: nothing to see, all pixels are nearly the same", "picture")
-    noise = np.percentile(distance[edge], 99)  # grain, and lines that run out of the picture
-    return np.clip(distance / strongest, 0, 1), float(noise / strongest)
+    along = pieces.contacts > 0.4 * pieces.lengths
+    largest = int(pieces.sizes.argmax())
+    main = int(np.where(along, 0, pieces.sizes).argmax())
+    if along[main] or pieces.lengths[main] < 0.25 * pieces.lengths[largest]:
+        main = largest
+    strength = np.bincount(pieces.labels.ravel(), ink.ravel())[1:] / pieces.sizes
+    reach = 0.15 * pieces.lengths[main]
+    across = np.maximum(pieces.lefts - pieces.rights[main], pieces.lefts[main] - pieces.rights)
+    down = np.maximum(pieces.tops - pieces.bottoms[main], pieces.tops[main] - pieces.bottoms)
+    near = np.maximum(across, down) <= reach
+    whole = pieces.contacts == 0
+    cut = ~along & near & (strength >= 0.5 * strength[main])
+    keep = (pieces.sizes >= pieces.sizes[main] / 10) & (whole | cut)
+    keep &= strength >= 0.4 * strength[main]
+    keep[main] = True
+    return kept(pieces, keep)
 
 
-def _stretched(ink: np.ndarray, noise: float) -> np.ndarray:
-    """`ink` with the ground at 0 and faint lines, as of a thin pen, made stronger."""
-    strong = _otsu(ink)
-    weak = min(max(WEAK, 1.3 * noise), 0.9 * strong)
-    return np.clip((ink - weak) / (max(strong, FULL) - weak), 0, 1)
-
-
-def _otsu(ink: np.ndarray) -> float:
-    """Threshold that splits values in 0..1 into two groups of least spread (Otsu 1979)."""
-    counts, edges = np.histogram(ink, 64, (0, 1))
-    middle = (edges[:-1] + edges[1:]) / 2
-    below, weight = np.cumsum(counts), np.cumsum(counts * middle)
-    above = below[-1] - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (weight / below - (weight[-1] - weight) / above) ** 2
-    return float(edges[1 + np.nanargmax(between)])
-
-
-def _digit(mask: np.ndarray) -> np.ndarray:
-    """`mask` without specks, and without what the picture's border cuts unless it is the largest.
-
-    Pieces above a tenth of the largest stay: a 5 may have its bar apart.
-    """
-    pieces = _pieces(mask)
-    labels, sizes = np.unique(pieces[mask], return_counts=True)
-    border = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
-    keep = (sizes >= sizes.max() / 10) & (~np.isin(labels, border) | (sizes == sizes.max()))
-    return np.isin(pieces, labels[keep])
-
-
-def _pieces(mask: np.ndarray) -> np.ndarray:
-    """Connected pieces of `mask` (8 neighbours): equal positive integers inside one, 0 outside."""
-    labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
-    while True:
-        # Each pixel takes its neighbourhood's largest number until nothing changes.
-        spread = np.where(mask, _largest_of_neighbours(labels), 0)
-        spread = np.where(mask, np.maximum(spread, spread.ravel()[spread - 1]), 0)  # a shortcut
-        if np.array_equal(spread, labels):
-            return labels
-        labels = spread
-
-
-def _largest_of_neighbours(values: np.ndarray) -> np.ndarray:
-    padded = np.pad(values, 1)
-    rows = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
-    return np.maximum(np.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+def _are_several(pieces: Pieces) -> bool:
+    """Whether there is a second piece nearly as long as the first, beside it or below it."""
+    order = np.argsort(-pieces.sizes)
+    for first in order[:1]:
+        for other in order[1:]:
+            if pieces.lengths[other] < 0.4 * pieces.lengths[first]:
+                continue
+            across = min(pieces.rights[first], pieces.rights[other]) - max(
+                pieces.lefts[first], pieces.lefts[other]
+            )
+            down = min(pieces.bottoms[first], pieces.bottoms[other]) - max(
+                pieces.tops[first], pieces.tops[other]
+            )
+            beside = across < 0.2 * min(pieces.widths[first], pieces.widths[other])
+            below = down < 0.2 * min(pieces.heights[first], pieces.heights[other])
+            if beside or (below and pieces.heights[other] > 0.4 * pieces.heights[first]):
+                return True
+    return False
 
 
 def _with_usual_stroke(ink: np.ndarray) -> np.ndarray:
