@@ -22,11 +22,12 @@ from tests.test_tracking import one_run
 # --- Clones and commits --------------------------------------------------------------------------
 
 
-def test_a_copied_folder_with_its_environment_is_refused(tmp_path, python):
+@pytest.mark.parametrize("script", ["train_model.py", "app.py"])
+def test_a_copied_folder_with_its_environment_is_refused(tmp_path, python, script):
     clone = tmp_path / "copy"
     for folder in ("labkit", "tp1_mnist_api"):
         shutil.copytree(ROOT / folder, clone / folder, ignore=shutil.ignore_patterns("model"))
-    done = python(str(clone / "tp1_mnist_api" / "train_model.py"), "--smoke")
+    done = python(str(clone / "tp1_mnist_api" / script))
     assert done.returncode == 2
     assert str(clone) in done.stderr
     assert str(ROOT) in done.stderr

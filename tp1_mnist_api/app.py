@@ -218,6 +218,7 @@ def main() -> None:
         help="exported model, its card beside it (default: $MODEL, the champion or the shipped)",
     )
     arguments = parser.parse_args()
+    settings.refuse_other_clone(__file__)
     number = arguments.port or settings.setting("PORT")
     path, reason = (arguments.model, "named by --model") if arguments.model else choice()
     try:

@@ -4,6 +4,7 @@ import ipaddress
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 INTEGERS = {  # name: default, lowest, highest
@@ -23,6 +24,18 @@ def stop(message: str, code: int = 2) -> NoReturn:
     """Leave with `message` on standard error; code 2 means a user's mistake."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def refuse_other_clone(script: str) -> None:
+    """Leave with exit code 2 where `script` lies in another checkout than the code it runs.
+
+    So it is in a folder that was copied with its environment.
+    """
+    code, folder = Path(__file__).resolve().parents[2], Path(script).resolve().parents[1]
+    if code != folder:
+        stop(
+            f"this is {folder}, but its environment runs the code of {code}: run `make setup` here"
+        )
 
 
 def in_range(name: str, text: str) -> int:
