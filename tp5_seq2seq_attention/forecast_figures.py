@@ -119,9 +119,10 @@ def channels_figure(
     left.bar(places + 0.2, list(floor.values()), 0.38, label="ridge")
     left.set_xticks(places, [name.removeprefix("mse_") for name in errors])
     left.set(title="Test error by channel", ylabel="mean squared error")
+    left.margins(y=0.3)  # room for the legend
     left.legend(fontsize=8)
     right.plot(list(forgotten), list(forgotten.values()), marker="o")
     right.set(xlabel="steps of the history that are left", ylabel="mean squared error")
     right.set(title="How far back it looks")
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, 1.1 * max(forgotten.values()))
     return figure
