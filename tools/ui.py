@@ -70,6 +70,7 @@ def serve(uri: str, port: int) -> int:
     """Run MLflow's server on `port` until it ends; its exit code, 0 after Ctrl-C."""
     # The job runners are for features that the labs don't use.
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment.setdefault("PYTHONWARNINGS", "ignore:starlette.middleware.wsgi is deprecated")
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     command += ["--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port)]
     # A session of its own, as it starts further processes: they are all ended together.
