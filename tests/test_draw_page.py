@@ -1,5 +1,6 @@
 """The page to draw on, in a real browser: mouse, keyboard, upload, dark mode, a phone's width."""
 
+import json
 import shutil
 import sys
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 import labkit
 from tests.test_server import Server
+from tp1_mnist_api.serving.model_file import LAB
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -125,6 +127,41 @@ def test_a_picture_can_be_uploaded(page, tmp_path):
     message = page.find_element(By.ID, "message")
     WebDriverWait(page, 10).until(lambda page: "not a readable" in message.text)
     assert shown(page) == (NOTHING, [])
+
+
+def test_two_digits_are_answered_with_a_warning_that_goes_away(page):
+    warnings = page.find_element(By.ID, "warnings")
+    draw(page, [(-80, -60), (0, 120)])
+    draw(page, [(80, -60), (0, 120)])
+    WebDriverWait(page, 10).until(lambda page: "several separate pieces" in warnings.text)
+    page.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
+    wait_for(page, NOTHING)
+    assert warnings.text == ""
+    draw(page, SEVEN)
+    wait_for(page, "7")
+    assert warnings.text == ""
+
+
+def test_the_page_says_which_data_the_model_saw(page):
+    line = page.find_element(By.ID, "model")
+    WebDriverWait(page, 10).until(lambda page: line.text)
+    assert line.text.startswith("Model: compact, trained on real MNIST (real:06b0d1f1), 99.57 %")
+
+
+def test_the_page_warns_of_a_model_from_the_sample(browser, tmp_path):
+    shipped = LAB / "model" / "mnist.tflite"
+    card = json.loads(shipped.with_suffix(".json").read_text()) | {"data_source": "sample"}
+    (tmp_path / "mnist.tflite").write_bytes(shipped.read_bytes())
+    (tmp_path / "mnist.json").write_text(json.dumps(card))
+    with (tmp_path / "log").open("wb") as log:
+        running = Server(log, MODEL=str(tmp_path / "mnist.tflite"), WORKERS="1", DRAIN_SECONDS="0")
+        try:
+            browser.get(running.url)
+            line = browser.find_element(By.ID, "model")
+            WebDriverWait(browser, 10).until(lambda page: "sample of 1,797" in line.text)
+        finally:
+            running.process.terminate()
+            running.process.wait(timeout=40)
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

@@ -57,16 +57,18 @@ class Config:
 
 def ask_about(
     client: FlaskClient, way: str, part: labkit.Part, seed: int
-) -> tuple[float, np.ndarray]:
-    """Accuracy of the API on the digits of `part` drawn in a `way`, and its first picture.
+) -> tuple[float, float, np.ndarray]:
+    """On the digits of `part` drawn in a `way`: accuracy, share of warnings, the first picture.
 
-    That is (112, 224, 3): the file, and beside it the 28x28 pixels that the model saw of it.
+    That is (112, 224, 3): the file, and beside it the 28x28 pixels that the model saw of it. A
+    refused picture counts as a wrong answer.
     """
-    rng, right, shown = np.random.default_rng(seed), [], None
+    rng, right, warned, shown = np.random.default_rng(seed), [], [], None
     for image, label in zip(part.x, part.y, strict=True):
         content, media_type = draw_file(way, image, rng)
         answer = client.post("/predict?seen=true", data=content, content_type=media_type).json
         right.append(answer.get("prediction") == label)
+        warned.append("warnings" in answer)
         if shown is None:
             picture = Image.open(io.BytesIO(content)).convert("RGBA")
             page = Image.new("RGBA", picture.size, "white")  # shows where nothing is
@@ -74,7 +76,7 @@ def ask_about(
             small = np.asarray(page.convert("RGB").resize((112, 112)))
             seen = np.repeat(np.repeat(answer.get("seen", image), 4, 0), 4, 1)
             shown = np.hstack([small, np.repeat(seen[..., None], 3, 2)])
-    return float(np.mean(right)), shown
+    return float(np.mean(right)), float(np.mean(warned)), shown
 
 
 def show(metrics: dict[str, float]) -> dict[str, float]:
@@ -107,11 +109,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         metrics = {
             "floor_majority": float(np.bincount(part.y).max() / count),
             "accuracy_784_numbers": float(np.mean(correct)),
+            "images": float(count),
         }
         shown = []
         for way in tqdm(WAYS, desc="ways", unit="way"):
-            accuracy, picture = ask_about(client, way, part, config.seed)
-            metrics[f"accuracy_{way.replace(' ', '_')}"] = accuracy
+            name = way.replace(" ", "_")
+            accuracy, warned, picture = ask_about(client, way, part, config.seed)
+            metrics |= {f"accuracy_{name}": accuracy, f"warned_{name}": warned}
             shown.append(picture)
         run.log_metrics(metrics)
         run.save_figure("pictures", figures.image_grid(np.stack(shown), list(WAYS), columns=3))
