@@ -20,6 +20,8 @@ def use_tensorflow() -> None:
     """
     wanted = os.environ.get("KERAS_BACKEND", "tensorflow")
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    # Start-up notices of TensorFlow's C++ side; errors still show.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keras = sys.modules.get("keras")
     if keras is not None and keras.backend.backend() != "tensorflow":
         sys.exit("error: Keras runs on another backend already: import labkit before keras")

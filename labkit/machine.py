@@ -22,8 +22,6 @@ def prepare(seed: int, precision: str = "float32") -> None:
 
     `precision` is a Keras dtype policy: `float32` or `mixed_bfloat16`.
     """
-    # Start-up notices of TensorFlow's C++ side; errors still show.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("tensorflow").addFilter(_is_no_advice_on_retracing)
     import keras
 
