@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import labkit
 from labkit import Data, Part
@@ -12,7 +13,7 @@ from tp3_cnn_resnet import cifar10, cnn_classification, fast_cnn, models, normal
 from tp3_cnn_resnet.cifar10 import translated
 from tp3_cnn_resnet.cnn_classification import build_cnn, build_resnet, residual_block
 from tp3_cnn_resnet.fast_cnn import whitening
-from tp3_cnn_resnet.muon import Muon
+from tp3_cnn_resnet.muon import Muon, orthogonalised
 from tp3_cnn_resnet.normalisation import OnePassBatchNormalization, RecalibratedAccuracy
 
 NARROW = fast_cnn.Recipe(epochs=3, small_share=0.34, widths=(8, 8, 8), batch_size=100)
@@ -61,6 +62,38 @@ def test_a_block_with_zero_kernels_is_the_rectified_identity():
     model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
     x = np.random.default_rng(0).normal(size=(3, 4, 4, 2)).astype(np.float32)
     np.testing.assert_array_equal(model(x), np.maximum(x, 0))
+
+
+def test_where_the_sum_is_not_positive_no_gradient_passes_the_block():
+    """Its ReLU stands behind the sum: dL/dx = dL/dy 1[x + F > 0] (I + dF/dx)."""
+    labkit.prepare(0)
+    inputs = keras.Input((4, 4, 2))
+    model = keras.Model(inputs, residual_block(inputs, 2, momentum=None))
+    x = np.random.default_rng(0).normal(size=(1, 4, 4, 2)).astype(np.float32)
+    for shift, passes in ((-100.0, False), (100.0, True)):
+        weights = [np.zeros_like(weight) for weight in model.get_weights()]
+        weights[-1] += shift  # F(x) = shift
+        model.set_weights(weights)
+        variable = tf.Variable(x)
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(model(variable))
+        np.testing.assert_array_equal(tape.gradient(total, variable), np.full_like(x, passes))
+
+
+def test_three_steps_even_out_a_spectrum_without_making_it_flat():
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(256, 256)))[0] for _ in range(2))
+
+    def lengths_after(spectrum: np.ndarray) -> np.ndarray:
+        matrix = tf.constant((left * spectrum) @ right, tf.float32)
+        return np.linalg.svd(orthogonalised(matrix).numpy(), compute_uv=False)
+
+    flat = lengths_after(np.ones(256))
+    assert 0.7 < flat.min() < flat.max() < 1.2
+    falling = 1 / np.arange(1, 257)
+    found = lengths_after(falling)
+    assert np.median(found / found.max()) > 10 * np.median(falling)
+    assert np.median(found) == pytest.approx(0.25, abs=0.02)
 
 
 def test_the_split_is_the_last_tenth():

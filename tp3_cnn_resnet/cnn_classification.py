@@ -131,7 +131,9 @@ def train(model: keras.Model, config: Config, data: labkit.Data, run: labkit.Run
 
     `run` keeps the weights of the best validation epoch; `model` has the last epoch's.
     """
-    validated = (to_input(data.validation.x), one_hot(data.validation.y))
+    labels, validated = one_hot(data.train.y), one_hot(data.validation.y)
+    print(f"Labels {data.train.y.shape}, one-hot {labels.shape}")
+    validated = (to_input(data.validation.x), validated)
     callbacks = [run.keeps_best("val_accuracy", "max"), run.checkpoints(model)]
     if config.model == "resnet":
         some = to_input(data.train.x[: normalisation.RECALIBRATION_IMAGES])
@@ -149,7 +151,7 @@ def train(model: keras.Model, config: Config, data: labkit.Data, run: labkit.Run
     )
     model.fit(
         batches.Batches(
-            data.train.x, one_hot(data.train.y), BATCH_SIZE, config.seed, run.first_epoch,
+            data.train.x, labels, BATCH_SIZE, config.seed, run.first_epoch,
             transform=lambda x, y, rng: (to_input(x), y),
         ),
         validation_data=validated,

@@ -16,7 +16,7 @@ part of the recipe is for, and where it comes from:
 - Small images first, in the shortest budget: at 24x24 pixels an epoch has 9/16 of the work that
   it has at 32x32.
 - SiLU: close to the original's GELU, and cheaper.
-- Orthogonal steps (`muon.py`): as long in all directions of a kernel, whatever its gradient.
+- Orthogonal steps (`muon.py`): the small directions of a kernel's gradient count, too.
 - Fast shifts: the normalisations' shifts learn 64 times as fast as the dense layer.
 - Label smoothing, and a learning rate that falls to nothing in a straight line.
 

@@ -1,4 +1,4 @@
-"""Muon: an optimiser whose steps have the same length in all directions of a kernel.
+"""Muon: an optimiser whose steps even out the directions of a kernel.
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). A module of its
 own because it imports Keras.
@@ -11,10 +11,12 @@ from keras import ops
 
 
 def orthogonalised(matrix: keras.KerasTensor) -> keras.KerasTensor:
-    """`matrix` (m, n) with its singular values brought close to 1, its directions kept.
+    """`matrix` (m, n) with its singular values brought nearer to 1, its directions kept.
 
     Three steps of the Newton-Schulz iteration, which needs products of matrices only. Its
-    polynomial is steep at 0, to lift small singular values at once; they end near 1, not at it.
+    polynomial is steep at 0: each step lifts a small singular value 3.4 times. From a flat spectrum
+    they end between 0.7 and 1.2; from one that falls as 1/k over 256 directions, their median ends
+    at a quarter. More steps would lift these too, and take longer.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return ops.transpose(orthogonalised(ops.transpose(matrix)))  # the smaller square below
@@ -30,7 +32,7 @@ class Muon(keras.optimizers.SGD):
     """Orthogonal steps for convolution kernels; Keras' SGD for the dense layer and the shifts.
 
     A gradient's largest directions drown the others. Here a kernel, seen as a matrix of as many
-    columns as filters, moves by the same length along all of them. Normalisation follows, so a
+    columns as filters, moves by more even lengths along all of them. Normalisation follows, so a
     kernel's own length is without effect: before each step it is set to the square root of the
     number of filters, an orthogonal matrix's, and the learning rate is a share of that.
 
