@@ -349,8 +349,10 @@ def test_pictures_that_strangers_sent(client):
     for path in sorted(CASES.glob("*.*g")):
         form = "png" if path.suffix == ".png" else "jpeg"
         answer = ask(client, path.read_bytes(), f"image/{form}").json
-        right = answer["prediction"] == int(path.stem[-1])
-        assert right or answer["warnings"], path.name
+        if "shadow" in path.name:  # it lies on its side
+            assert answer["warnings"], path.name
+        else:
+            assert answer["prediction"] == int(path.stem[-1]), path.name
 
 
 # --- Sizes and depths ----------------------------------------------------------------------------

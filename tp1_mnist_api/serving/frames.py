@@ -14,7 +14,7 @@ LEAST_CONTENT = 0.2
 """Least height of what counts as a digit inside, as a fraction of the frame's."""
 COVERAGE = 0.85
 """Part of a side that a straight line must cover."""
-THICKEST = 0.06
+THICKEST = 0.09
 """Largest width of a frame's line, as a fraction of the frame's height."""
 STEEPEST = 0.08
 """Largest slope of a frame's line, as the tangent of its angle."""

@@ -10,6 +10,8 @@ WEAK, FULL = 0.15, 0.5
 """What counts as no ink and as full ink, as fractions of the darkest."""
 LEAST_DISTANCE = 25
 """Colours nearer than this, as a length in RGB of 0..255, can't be told apart."""
+TWO_COLOURS = 90
+"""If half of the edge is further than this from its median, in R + G + B, there is no one ground."""
 LEAST_PIXELS = 8
 """Fewer that differ clearly from the ground are dust."""
 LONG_CONTACT = 0.12
@@ -110,7 +112,13 @@ def from_the_plane(picture: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
     colours = picture[edge]
     # Ink that touches the edge must not tilt the plane: keep the pixels near the median colour.
     distance = np.abs(colours - np.median(colours, axis=0)).sum(axis=1)
-    near = distance <= max(np.median(distance) * 3, 12)
+    usual = np.median(distance)
+    if usual > TWO_COLOURS:  # lines along the edge: the median lies between ink and paper
+        shades = (colours.sum(axis=1) // 96).astype(int)
+        most = shades == np.bincount(shades).argmax()
+        distance = np.abs(colours - np.median(colours[most], axis=0)).sum(axis=1)
+        usual = np.quantile(distance, 0.3)
+    near = distance <= max(3 * usual, 12)
     coefficients, *_ = np.linalg.lstsq(plane[edge][near], colours[near], rcond=None)
     distance = np.linalg.norm(picture - plane @ coefficients, axis=-1)
     strongest = np.percentile(distance, 99.5)
