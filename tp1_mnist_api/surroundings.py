@@ -26,8 +26,8 @@ def placed(
     tight = tightly(digit)
     length = max(tight.shape)
     middle = np.zeros((28, 28), np.uint8)
-    top, start = (28 - tight.shape[0]) // 2, (28 - tight.shape[1]) // 2
-    middle[top : top + tight.shape[0], start : start + tight.shape[1]] = tight
+    row, column = (28 - tight.shape[0]) // 2, (28 - tight.shape[1]) // 2
+    middle[row : row + tight.shape[0], column : column + tight.shape[1]] = tight
     side = round(fill * min(right - left, bottom - top) * 28 / length)
     ink = Image.fromarray(tightly(255 - np.asarray(drawing(middle, rng, side=side).convert("L"))))
     free = max(0.0, right - left - ink.width), max(0.0, bottom - top - ink.height)

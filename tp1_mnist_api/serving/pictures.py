@@ -22,7 +22,7 @@ BOX = 20
 STROKE = (0.09, 0.22)
 """Usual stroke width as a fraction of the digit's longer side; most of MNIST lies inside."""
 LITTLE_INK = 0.005
-WIDE = 1.4
+WIDE = 1.6
 
 LITTLE_CONTRAST = 60
 """Distance of two colours, as a length in RGB of 0..255; full contrast is 442."""
