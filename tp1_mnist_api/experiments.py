@@ -38,7 +38,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         PICTURES,
-        arguments=("--model", SHIPPED),
+        arguments=("--model", SHIPPED, "--images", "250"),
         gates=tuple(
             Gate(f"accuracy_{way.replace(' ', '_')}", 0.95, BEST, above=("floor_majority",))
             for way in WAYS
