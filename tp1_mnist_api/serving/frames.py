@@ -90,6 +90,10 @@ def _sheet(picture: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     sheet = _filled(pieces.labels == largest + 1)
     if pieces.sizes[largest] < 0.6 * sheet.sum():  # a line around something
         return None
+    height, width = mask.shape
+    ends = (pieces.tops, pieces.lefts, height - 1 - pieces.bottoms, width - 1 - pieces.rights)
+    if sum(end[largest] == 0 for end in ends) > 1:  # a shadow rather than a sheet
+        return None
     shorter = min(pieces.heights[largest], pieces.widths[largest])
     if shorter < 0.25 * min(mask.shape) or 3 * shorter < pieces.lengths[largest]:
         return None
@@ -158,15 +162,17 @@ def _between_lines(mask: np.ndarray) -> np.ndarray | None:
     part = mask[box]
     if min(part.shape) < 16:
         return None
-    inside, found = np.ones(part.shape, bool), 0
-    for turned in (part, part.T):
-        view = inside if turned is part else inside.T
-        for flipped in (False, True):
-            line = _line(turned[::-1] if flipped else turned)
-            if line is not None:
-                found += 1
-                view &= line[::-1] if flipped else line
-    if found < 3 or not inside.any():
+    inside, missing = np.ones(part.shape, bool), 0
+    for side in range(4):
+        turned = np.rot90(part, side)
+        line = _line(turned) if turned[: _upper(turned)].any(axis=0).mean() >= COVERAGE else None
+        if line is not None:
+            inside &= np.rot90(line, -side)
+            continue
+        missing += 1
+        if missing > 1:
+            return None
+    if not inside.any():
         return None
     content = pieces_of(part & inside)
     if not len(content.sizes) or content.lengths.max() < LEAST_CONTENT * part.shape[0]:
@@ -178,32 +184,34 @@ def _between_lines(mask: np.ndarray) -> np.ndarray | None:
     return whole
 
 
+def _upper(mask: np.ndarray) -> int:
+    """How many rows of `mask` may hold its upper line."""
+    return int(0.45 * len(mask))
+
+
 def _line(mask: np.ndarray) -> np.ndarray | None:
     """What lies below the innermost straight line in the upper part of `mask`, None without one."""
     height, width = mask.shape
     columns = np.arange(width)
     reach = max(1, int(STEEPEST * width / 2))
-    thick = mask | np.roll(mask, 1, 0)
+    upper = _upper(mask)
+    thick = np.pad(mask, ((reach, reach), (0, 0)))
+    thick = thick | np.roll(thick, 1, 0)
+    rows = np.arange(int(0.6 * height))[:, None] + reach
     best = None
     for tilt in range(-reach, reach + 1):
         shift = np.round(tilt * (2 * columns / (width - 1) - 1)).astype(int)
-        source = np.arange(height)[:, None] + shift
-        sheared = np.where(
-            (source >= 0) & (source < height),
-            thick[np.clip(source, 0, height - 1), columns],
-            False,
-        )
-        coverage = sheared.mean(axis=1)
-        upper = coverage[: int(0.45 * height)]
-        if upper.max() >= COVERAGE and (best is None or upper.max() > best[0]):
-            best = (upper.max(), coverage, shift)
+        coverage = thick[rows + shift, columns].mean(axis=1)
+        most = coverage[:upper].max()
+        if most >= COVERAGE and (best is None or most > best[0]):
+            best = (most, coverage, shift)
     if best is None:
         return None
     _, coverage, shift = best
-    row = first = int(np.flatnonzero(coverage[: int(0.45 * height)] >= COVERAGE)[-1])
+    row = first = int(np.flatnonzero(coverage[:upper] >= COVERAGE)[-1])
     while first > 0 and coverage[first - 1] > 0.5:
         first -= 1
-    while row + 1 < height and coverage[row + 1] > 0.5:
+    while row + 1 < len(coverage) and coverage[row + 1] > 0.5:
         row += 1
     if row - first > max(3, THICKEST * height):
         return None

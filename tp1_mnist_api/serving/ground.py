@@ -1,5 +1,7 @@
 """Tell ink from its ground, whatever the colours, the polarity and the light."""
 
+from typing import NamedTuple
+
 import numpy as np
 from PIL import Image, ImageFilter
 
@@ -11,7 +13,7 @@ WEAK, FULL = 0.15, 0.5
 LEAST_DISTANCE = 25
 """Colours nearer than this, as a length in RGB of 0..255, can't be told apart."""
 TWO_COLOURS = 90
-"""If half of the edge is further than this from its median, in R + G + B, there is no one ground."""
+"""If half of the edge is further than this from its median, in R + G + B, it has no one colour."""
 LEAST_PIXELS = 8
 """Fewer that differ clearly from the ground are dust."""
 LONG_CONTACT = 0.12
@@ -26,53 +28,63 @@ NARROW_WINDOW, WINDOW, WIDE_WINDOW = 0.08, 0.2, 0.3
 of the picture's shorter side: for thin pens, for others, and to find out whether it is needed."""
 
 
-def ink_of(picture: np.ndarray, is_uneven: bool | None = None) -> tuple[np.ndarray, float, bool]:
+class Light(NamedTuple):
+    """What a picture's light is like: found once, and used for a closer look at a part of it."""
+
+    is_uneven: bool
+    ink_is_dark: bool
+    """Of use on uneven ground only; elsewhere polarity doesn't matter."""
+
+
+def ink_of(picture: np.ndarray, light: Light | None = None) -> tuple[np.ndarray, float, Light]:
     """Ink of `picture`, (height, width, 3) in 0..255, as (height, width) in 0..1.
 
-    Returned with the distance of colours that counts as full ink, and whether the ground is uneven,
-    which is found out if it isn't known. Raises `InputError` where there is nothing to see.
+    Returned with the distance of colours that counts as full ink, and with the light, which is
+    found out if it isn't known. Raises `InputError` where there is nothing to see.
     """
     distance, strongest, edge = from_the_plane(picture)
     ink = stretched(distance / strongest, edge)
-    if is_uneven is None:
-        is_uneven = _is_uneven(picture, distance / strongest, ink, edge)
-    if is_uneven:
-        ink = local_ink(picture, edge)
-    return ink, strongest, is_uneven
+    if light is None:
+        light = _light_of(picture, distance / strongest, ink, edge)
+    if light.is_uneven:
+        # In as narrow a neighbourhood as the strokes allow.
+        narrow, wide = (
+            _local(picture, window, light.ink_is_dark, edge) for window in (NARROW_WINDOW, WINDOW)
+        )
+        ink = narrow if (narrow > FULL).sum() > 0.9 * (wide > FULL).sum() else wide
+    return ink, strongest, light
 
 
-def _is_uneven(
+def _light_of(
     picture: np.ndarray, distance: np.ndarray, ink: np.ndarray, edge: np.ndarray
-) -> bool:
+) -> Light:
     """Whether light or shadow is taken for ink: the local ground explains most of it away."""
+    even = Light(False, True)
     if min(ink.shape) < LEAST_UNEVEN:
-        return False
+        return even
     contact = max(_contact(ink), _contact(distance > WEAK))
     between = np.mean((distance > WEAK) & (distance < FULL))
     is_blotched = between > max(0.06, np.mean(distance >= FULL))
     if contact < LONG_CONTACT and not is_blotched:
-        return False
-    local = _local(picture, WIDE_WINDOW, edge)
+        return even
+    uneven = Light(True, _ink_is_dark(picture))
+    local = _local(picture, WIDE_WINDOW, uneven.ink_is_dark, edge)
     if is_blotched and np.mean(local > 0) < 0.5 * np.mean(ink > 0):
-        return True
+        return uneven
     if _contact(local) > 0.4 * contact:
-        return False
+        return even
     border = _border(distance)
     pieces = pieces_of(local > 0)
     main = pieces.sizes.argmax()
     is_whole = pieces.contacts[main] == 0 and pieces.lengths[main] > 0.3 * min(ink.shape)
-    return bool(is_whole or np.median(border[border > WEAK]) < STROKE_STRENGTH)
+    is_weak = np.median(border[border > WEAK]) < STROKE_STRENGTH
+    return uneven if is_whole or is_weak else even
 
 
-def local_ink(picture: np.ndarray, edge: np.ndarray) -> np.ndarray:
-    """Ink against the ground around it, as narrow a neighbourhood as the strokes allow."""
-    narrow, wide = (_local(picture, window, edge) for window in (NARROW_WINDOW, WINDOW))
-    return narrow if (narrow > FULL).sum() > 0.7 * (wide > FULL).sum() else wide
-
-
-def _local(picture: np.ndarray, window: float, edge: np.ndarray) -> np.ndarray:
+def _local(picture: np.ndarray, window: float, ink_is_dark: bool, edge: np.ndarray) -> np.ndarray:
+    """Ink against the ground around it, as (height, width) in 0..1."""
     side = round(window * min(picture.shape[:2])) | 1
-    local = from_the_neighbourhood(picture, side)
+    local = from_the_neighbourhood(picture if ink_is_dark else 255 - picture, side)
     strongest = max(np.percentile(local, 99.9), 1e-3)
     return stretched(np.clip(local / strongest, 0, 1), edge)
 
@@ -131,23 +143,31 @@ def from_the_plane(picture: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
 
 
 def from_the_neighbourhood(picture: np.ndarray, side: int) -> np.ndarray:
-    """How far each pixel is from the ground around it, (height, width), 0 is the ground itself.
+    """How much darker each pixel is than the ground around it, (height, width) from 0.
 
-    Black top-hat transform: what a closing fills, that is dark lines narrower than `WINDOW`, so
-    that the border of a shadow leaves no trace. White lines on black are turned first.
+    Black top-hat transform: what a closing of `side` fills, that is dark lines narrower than it,
+    so that the border of a shadow leaves no trace.
     """
-    calm = Image.fromarray(picture.astype(np.uint8)).filter(ImageFilter.MedianFilter(3))
-    calm = np.asarray(calm, np.float32)
-    is_dark = True
-    if np.median(calm) < DARK_GROUND:  # a blackboard, or paper in a shadow
-        narrow = side // 4 | 1
-        dark = np.linalg.norm(closed(calm, narrow) - picture, axis=-1)
-        light = np.linalg.norm(closed(255 - calm, narrow) - (255 - picture), axis=-1)
-        is_dark = 1.5 * np.percentile(dark, 99.7) >= np.percentile(light, 99.7)
-    inked = picture if is_dark else 255 - picture
-    ground = closed(calm if is_dark else 255 - calm, side)
+    ground = closed(_calm(picture), side)
     # Ink takes away a share of the light: in the shadow as well as outside.
-    return np.linalg.norm(np.maximum(ground - inked, 0) / (ground + 20), axis=-1)
+    return np.linalg.norm(np.maximum(ground - picture, 0) / (ground + 20), axis=-1)
+
+
+def _ink_is_dark(picture: np.ndarray) -> bool:
+    """Whether the lines are darker than the ground: surely on paper, not on a blackboard."""
+    calm = _calm(picture)
+    if np.median(calm) > DARK_GROUND:
+        return True
+    side = round(0.06 * min(picture.shape[:2])) | 1
+    dark = np.linalg.norm(closed(calm, side) - picture, axis=-1)
+    light = np.linalg.norm(closed(255 - calm, side) - (255 - picture), axis=-1)
+    return bool(1.5 * np.percentile(dark, 99.7) >= np.percentile(light, 99.7))
+
+
+def _calm(picture: np.ndarray) -> np.ndarray:
+    """`picture` without single pixels that differ from all around them."""
+    image = Image.fromarray(picture.astype(np.uint8)).filter(ImageFilter.MedianFilter(3))
+    return np.asarray(image, np.float32)
 
 
 def closed(values: np.ndarray, side: int) -> np.ndarray:

@@ -22,7 +22,7 @@ BOX = 20
 STROKE = (0.09, 0.22)
 """Usual stroke width as a fraction of the digit's longer side; most of MNIST lies inside."""
 LITTLE_INK = 0.005
-WIDE = 1.6
+WIDE = 1.5
 
 LITTLE_CONTRAST = 60
 """Distance of two colours, as a length in RGB of 0..255; full contrast is 442."""
@@ -51,17 +51,17 @@ def to_mnist(picture: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """
     small = _resized(picture, WORKING_SIDE)
     inside, warnings = inside_frames(small), []
-    ink, mask, strongest, is_uneven = _found(small, inside, None)
+    ink, mask, strongest, light = _found(small, inside, None)
     if mask.sum() < LITTLE_INK * mask.size:
         warnings.append(LITTLE)
-    if is_uneven:
+    if light.is_uneven:
         warnings.append(UNEVEN)
     length = max(part.stop - part.start for part in box_of(mask, 0))
     zoom = min(max(picture.shape) / max(small.shape), WORKING_SIDE / (1.6 * length))
     if zoom > 1.2:  # the picture knows more of it
         closer = _zoomed(picture, inside, box_of(mask, round(0.3 * length)), small.shape)
         with suppress(InputError):  # little is left of it there
-            ink, mask, strongest, _ = _found(*closer, is_uneven)
+            ink, mask, strongest, _ = _found(*closer, light)
     if strongest < LITTLE_CONTRAST:
         warnings.append(CONTRAST)
     if _are_several(pieces_of(mask)):
@@ -95,11 +95,11 @@ def _zoomed(
 
 
 def _found(
-    picture: np.ndarray, inside: np.ndarray, is_uneven: bool | None
-) -> tuple[np.ndarray, np.ndarray, float, bool]:
+    picture: np.ndarray, inside: np.ndarray, light: ground.Light | None
+) -> tuple[np.ndarray, np.ndarray, float, ground.Light]:
     """Ink in 0..1 and mask of the digit, both (height, width); the rest as in `ground.ink_of`."""
     box = box_of(inside, 0)
-    found, *more = ground.ink_of(filled_outside(picture, inside)[box], is_uneven)
+    found, *more = ground.ink_of(filled_outside(picture, inside)[box], light)
     ink, mask = np.zeros(inside.shape), np.zeros(inside.shape, bool)
     ink[box], mask[box] = found, _digit(pieces_of(found > 0), found)
     return ink, mask, *more
