@@ -355,6 +355,38 @@ def test_pictures_that_strangers_sent(client):
             assert answer["prediction"] == int(path.stem[-1]), path.name
 
 
+def odd_picture(rng: np.random.Generator) -> Image.Image:
+    """Noise, stripes, blocks, specks or a gradient: no digit, but nothing to fall over either."""
+    height, width = (int(rng.choice([8, 9, 16, 28, 63, 200])) for _ in range(2))
+    pixels = np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
+    kind = rng.integers(6)
+    if kind == 0:
+        pixels = rng.integers(0, 256, pixels.shape).astype(np.uint8)
+    elif kind == 1:
+        pixels[rng.random((height, width)) < rng.choice([0.001, 0.01, 0.5])] = 255
+    elif kind == 2:
+        pixels[:: rng.integers(2, 9)] = 0
+    elif kind == 3:
+        pixels[:, :: rng.integers(2, 9)] = 255
+    elif kind == 4:
+        for _ in range(rng.integers(1, 8)):
+            top, left = rng.integers(0, height), rng.integers(0, width)
+            pixels[top : top + 30, left : left + rng.integers(1, 60)] = rng.integers(0, 256, 3)
+    else:
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3)).astype(np.uint8))
+        return coarse.resize((width, height), Image.Resampling.BICUBIC)
+    return Image.fromarray(pixels)
+
+
+def test_no_picture_is_an_internal_error(client):
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        answer = ask(client, encoded(odd_picture(rng)))
+        assert answer.status_code in (200, 400)
+        if answer.status_code == 200:
+            assert sum(answer.json["probabilities"][0]) == pytest.approx(1, abs=1e-5)
+
+
 # --- Sizes and depths ----------------------------------------------------------------------------
 
 

@@ -20,6 +20,8 @@ LONG_CONTACT = 0.12
 """If more than this part of the border isn't ground, it may be light or shadow."""
 STROKE_STRENGTH = 0.85
 """Strokes that touch the border are stronger than this, shadows are weaker than the ink."""
+LEAST_SHARE = 0.03
+"""Share of the light that ink takes away at least."""
 DARK_GROUND = 110
 LEAST_UNEVEN = 40
 """Smaller pictures show no shadows."""
@@ -51,7 +53,8 @@ def ink_of(picture: np.ndarray, light: Light | None = None) -> tuple[np.ndarray,
         narrow, wide = (
             _local(picture, window, light.ink_is_dark, edge) for window in (NARROW_WINDOW, WINDOW)
         )
-        ink = narrow if (narrow > FULL).sum() > 0.9 * (wide > FULL).sum() else wide
+        local = narrow if (narrow > FULL).sum() > 0.9 * (wide > FULL).sum() else wide
+        ink = local if local.any() else ink
     return ink, strongest, light
 
 
@@ -69,6 +72,8 @@ def _light_of(
         return even
     uneven = Light(True, _ink_is_dark(picture))
     local = _local(picture, WIDE_WINDOW, uneven.ink_is_dark, edge)
+    if not local.any():
+        return even
     if is_blotched and np.mean(local > 0) < 0.5 * np.mean(ink > 0):
         return uneven
     if _contact(local) > 0.4 * contact:
@@ -82,10 +87,12 @@ def _light_of(
 
 
 def _local(picture: np.ndarray, window: float, ink_is_dark: bool, edge: np.ndarray) -> np.ndarray:
-    """Ink against the ground around it, as (height, width) in 0..1."""
+    """Ink against the ground around it, as (height, width) in 0..1; no ink where no line is."""
     side = round(window * min(picture.shape[:2])) | 1
     local = from_the_neighbourhood(picture if ink_is_dark else 255 - picture, side)
-    strongest = max(np.percentile(local, 99.9), 1e-3)
+    strongest = np.percentile(local, 99.9)
+    if strongest < LEAST_SHARE:
+        return np.zeros(local.shape)
     return stretched(np.clip(local / strongest, 0, 1), edge)
 
 

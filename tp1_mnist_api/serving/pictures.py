@@ -100,6 +100,8 @@ def _found(
     """Ink in 0..1 and mask of the digit, both (height, width); the rest as in `ground.ink_of`."""
     box = box_of(inside, 0)
     found, *more = ground.ink_of(filled_outside(picture, inside)[box], light)
+    if not found.any():
+        raise InputError("picture: nothing to see, there are no lines", "picture")
     ink, mask = np.zeros(inside.shape), np.zeros(inside.shape, bool)
     ink[box], mask[box] = found, _digit(pieces_of(found > 0), found)
     return ink, mask, *more
