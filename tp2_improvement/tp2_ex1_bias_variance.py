@@ -99,7 +99,7 @@ def verdict(train_accuracy: Sequence[float], validation_accuracy: Sequence[float
     gap = np.asarray(train_accuracy) - np.asarray(validation_accuracy)
     found = []
     for name, sample in (("bias", error), ("variance", gap)):
-        low, high = mean_interval(sample)
+        low, high = np.nan_to_num(mean_interval(sample), nan=sample[0])  # equal: no interval
         if low > THRESHOLD:
             found.append(name)
         elif high >= THRESHOLD:
