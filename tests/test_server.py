@@ -1,6 +1,8 @@
 """The API in several processes: faults are caused, and the others keep being served."""
 
+import gzip
 import http.client
+import io
 import json
 import os
 import signal
@@ -14,10 +16,13 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import requests
+from PIL import Image
+from urllib3 import encode_multipart_formdata
 
 import labkit
 from labkit.machine import free_port
 from tests.conftest import ROOT
+from tp1_mnist_api.app import create_app
 from tp1_mnist_api.client import wait_until_ready
 from tp1_mnist_api.digits import to_input
 from tp1_mnist_api.serving import server as server_module
@@ -151,6 +156,54 @@ def test_not_ready_while_draining(server):
     answer = requests.get(f"{server.url}/ready", timeout=2)
     assert answer.status_code == 503
     assert answer.headers["connection"] == "close"
+
+
+def exchanges() -> list[tuple[str, str, bytes, dict[str, str]]]:
+    """Requests of all kinds: method, path, body, headers."""
+    image = images_and_answers()[0][0].astype(int)
+    good = json.dumps({"image": image.ravel().tolist()}).encode()
+    dark = json.dumps({"image": (255 - image).tolist()}).encode()
+    file = io.BytesIO()
+    Image.fromarray((255 - np.hstack([image, image])).astype(np.uint8)).save(file, "PNG")
+    picture = file.getvalue()
+    form, form_type = encode_multipart_formdata({"image": ("digit.png", picture)})
+    wrong, wrong_type = encode_multipart_formdata({"file": ("digit.png", picture)})
+    as_json, packed = {"Content-Type": "application/json"}, {"Content-Encoding": "gzip"}
+    return [
+        ("POST", "/predict", good, as_json),
+        ("POST", "/predict", dark, as_json),
+        ("POST", "/predict", b'{"image": [0]}', as_json),
+        ("POST", "/predict", b'{"pixels": [0]}', as_json),
+        ("POST", "/predict", json.dumps({"image": [0] * 784}).encode(), as_json),
+        ("POST", "/predict", gzip.compress(good), as_json | packed),
+        ("POST", "/predict", good, as_json | packed),
+        ("POST", "/predict", gzip.compress(b" " * 2**21), as_json | packed),
+        ("POST", "/predict", good, {"Content-Type": "application/x-www-form-urlencoded"}),
+        ("POST", "/predict", good, {}),
+        ("POST", "/predict", b" " * (2**20 + 1), as_json),
+        ("POST", "/predict?seen=true", picture, {"Content-Type": "image/png"}),
+        ("POST", "/predict", picture, {"Content-Type": "image/jpg"}),
+        ("POST", "/predict", gzip.compress(picture), {"Content-Type": "image/png"} | packed),
+        ("POST", "/predict", form, {"Content-Type": form_type}),
+        ("POST", "/predict", gzip.compress(form), {"Content-Type": form_type} | packed),
+        ("POST", "/predict", wrong, {"Content-Type": wrong_type}),
+        ("POST", "/predict/batch", b'{"images": []}', as_json),
+        ("GET", "/predict", b"", {}),
+        ("GET", "/nothing", b"", {}),
+        ("GET", "/model", b"", {}),
+    ]
+
+
+def test_granian_and_flask_give_the_same_answers(server):
+    flask = create_app(Model(LAB / "model" / "mnist.tflite")).test_client()
+    statuses = []
+    for method, path, body, headers in exchanges():
+        expected = flask.open(path, method=method, data=body, headers=headers)
+        found = requests.request(method, server.url + path, data=body, headers=headers, timeout=5)
+        assert (found.status_code, found.content) == (expected.status_code, expected.data), path
+        assert found.headers["Content-Type"] == expected.content_type
+        statuses.append(found.status_code)
+    assert set(statuses) == {200, 400, 404, 405, 413, 415}
 
 
 def raw(server, content: bytes) -> socket.socket:
