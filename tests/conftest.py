@@ -16,6 +16,8 @@ NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # By far the longest file: begun last, it would run on alone.
+    items.sort(key=lambda item: item.path.name != "test_contract.py")
     if REAL_DATA is None:
         for item in items:
             if "realdata" in item.keywords:
