@@ -1,6 +1,6 @@
 """How well does the API read pictures, whatever their size, colours, strokes and noise?
 
-    python tp1_mnist_api/evaluate_pictures.py               # 1,000 test images, a quarter of an hour
+    python tp1_mnist_api/evaluate_pictures.py               # 1,000 test images, 15 minutes
     python tp1_mnist_api/evaluate_pictures.py --images 100  # a tenth of it
 
 Each MNIST test image is drawn again as a picture file in twenty-five ways and sent through the
