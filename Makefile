@@ -23,7 +23,7 @@ setup: $(INSTALLED) ## Make .venv and install the locked versions (uv if it is t
 ifneq ($(wildcard $(INSTALLED)),)
 MADE_FOR := $(shell cat $(INSTALLED))
 ifneq ($(MADE_FOR),$(CURDIR))
-$(shell rm -f $(INSTALLED))
+.PHONY: $(INSTALLED)
 MOVED := $(if $(MADE_FOR),--clear)
 endif
 endif

@@ -74,6 +74,8 @@ def load_model(path: Path, compiled: bool = True) -> "keras.Model":
             with zipfile.ZipFile(path) as archive:
                 saved = json.loads(archive.read("metadata.json"))["keras_version"]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            saved = keras.__version__
+        if saved == keras.__version__:
             fail(f"{path} can't be read: train it again ({reason})")
         fail(
             f"{path}, saved by Keras {saved}, can't be read by Keras {keras.__version__}: "

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def use_tensorflow() -> None:
-    """Make TensorFlow Keras' backend. Usage: at the first import of labkit.
+    """Make TensorFlow Keras' backend, and a quiet one. Usage: at the first import of labkit.
 
     Leaves with exit code 2 where Keras is imported already, on another backend.
     """
@@ -24,7 +24,8 @@ def use_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keras = sys.modules.get("keras")
     if keras is not None and keras.backend.backend() != "tensorflow":
-        sys.exit("error: Keras runs on another backend already: import labkit before keras")
+        print("error: Keras runs on another backend: import labkit before keras", file=sys.stderr)
+        raise SystemExit(2)
     if wanted != "tensorflow":
         print(f"note: KERAS_BACKEND={wanted}: these labs run on TensorFlow", file=sys.stderr)
 

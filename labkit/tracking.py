@@ -25,7 +25,6 @@ PATIENCE_FOR_LOCK = 120
 """Seconds to wait while others make a new store, each after the other, on a slow machine."""
 UI_ADDRESS = "http://127.0.0.1:5001"
 START_UI = "python tools/ui.py" if sys.platform == "win32" else "make ui"
-"""What shows the runs there."""
 # Columns in which MLflow freezes an absolute artifact location.
 _LOCATIONS = {
     "experiments": ("artifact_location",),
@@ -37,6 +36,10 @@ _LOCATIONS = {
 
 class StoreError(Exception):
     """The store can't be used; it says why and what to do. Usage: `except StoreError`."""
+
+    def __init__(self, message: str) -> None:
+        """`message`, in which an address's password is left out."""
+        super().__init__(without_password(message))
 
 
 def store_uri() -> str:
@@ -65,7 +68,7 @@ def store_uri() -> str:
 
 
 def without_password(uri: str) -> str:
-    """`uri` as it may be shown. Usage: `print(without_password(store_uri()))`."""
+    """`uri`, or a text with one, as it may be shown. Usage: `without_password(store_uri())`."""
     return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:...@", uri)
 
 
@@ -86,7 +89,6 @@ def open_store(experiment: str) -> str:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     uri, chosen_by_user = store_uri(), "MLFLOW_TRACKING_URI" in os.environ
-    shown = without_password(uri)
     import mlflow
 
     mlflow.set_tracking_uri(uri)
@@ -105,12 +107,11 @@ def open_store(experiment: str) -> str:
                 f"one, install that, or move the file away to start anew"
             ) from error
         detail = " ".join(str(error).split())[:200]
-        remedy = (
-            "; start that server, or unset MLFLOW_TRACKING_URI" if uri.startswith("http") else ""
-        )
-        raise StoreError(f"{shown}: {detail}{remedy}") from error
+        if uri.startswith("http"):
+            detail += "; start that server, or unset MLFLOW_TRACKING_URI"
+        raise StoreError(f"{uri}: {detail}") from error
     except ModuleNotFoundError as error:
-        raise StoreError(f"{shown} needs a driver: pip install {error.name}") from error
+        raise StoreError(f"{uri} needs a driver: pip install {error.name}") from error
 
 
 def _open_database(uri: str, experiment: str) -> str:
@@ -144,7 +145,6 @@ def _probe(database: Path) -> None:
     try:
         with closing(sqlite3.connect(database, timeout=PATIENCE)) as connection:
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute("PRAGMA schema_version")
             connection.rollback()
     except sqlite3.Error as error:
         remedy = {
@@ -207,8 +207,8 @@ class Mirror:
             self.active = False
             reason = str(error)
             if not isinstance(error, StoreError):
-                where = without_password(store_uri())
-                reason = f"{where} failed ({type(error).__name__}: {reason[:300]})"
+                failed = f"{store_uri()} failed ({type(error).__name__}: {reason[:300]})"
+                reason = without_password(failed)
             print(
                 f"warning: tracking store: {' '.join(reason.split())}.\n"
                 f"Training goes on; the results are in {self.folder}.",

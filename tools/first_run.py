@@ -54,7 +54,7 @@ def main() -> None:
         print(f"API on {base}. Sending test image 0, a {data.y_test[0]}:")
         if shutil.which("curl"):
             print(
-                f"  curl -X POST {base}/predict -H 'Content-Type: application/json' -d @image.json"
+                f"  curl {base}/predict -H 'Content-Type: application/json' -d '{{\"image\": ...}}'"
             )
             ask = ["curl", "--silent", "--show-error", "--fail", "--max-time", "10", "--data", "@-"]
             ask += ["--noproxy", "127.0.0.1"]

@@ -80,12 +80,15 @@ def serve(uri: str, port: int) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        if sys.platform == "win32":
-            server.terminate()
-        else:
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+        for end in ("SIGTERM", "SIGKILL"):
+            if sys.platform == "win32":
+                server.terminate()
+            else:
+                with suppress(ProcessLookupError):
+                    os.killpg(server.pid, getattr(signal, end))
+            with suppress(subprocess.TimeoutExpired):
+                server.wait(10)
+                break
         tracking.forget_stray_folder(uri)
 
 
