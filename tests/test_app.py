@@ -266,6 +266,7 @@ def test_compressed_bodies_are_read(client, encoding, pack):
         ("gzip", b"{}", 400, "not gzip"),
         ("br", b"{}", 415, "br can't be read; use gzip"),
     ],
+    ids=["too long", "cut", "plain", "another"],  # the bytes hold the time: names must not
 )
 def test_compressed_bodies_have_limits_and_clear_errors(client, encoding, content, status, words):
     answer = client.post(
