@@ -118,6 +118,8 @@ class Column:
     """Only the mean, with thousands apart: for what no seed changes."""
     absent: str = ""
     """What stands where there is no figure, such as a target that was never reached."""
+    cloud: float = float("inf")
+    """Seeds further apart than this are told one by one: they have no mean worth telling."""
 
     def cell(self, found: dict[str, Any] | None) -> str:
         """The text for a metric's summary. Usage: `column.cell(row.summary(column.metric))`."""
@@ -125,13 +127,19 @@ class Column:
             return self.absent
         if self.plain:
             return f"{self.factor * found['mean']:,.{self.digits}f}"
-        text = spread(found, self.factor, self.digits)
+        text = spread(found, self.factor, self.digits, self.cloud)
         return f"**{text}**" if self.bold else text
 
 
-def spread(found: dict[str, Any], factor: float = 1, digits: int = 2) -> str:
-    """`mean ± sd (n = ...)` of a stored summary. Usage: `spread(metrics["dice"], digits=3)`."""
-    return results.in_words([factor * value for value in found["values"]], digits)
+def spread(
+    found: dict[str, Any], factor: float = 1, digits: int = 2, cloud: float = float("inf")
+) -> str:
+    """`mean ± sd (n = ...)` of a stored summary. Usage: `spread(metrics["dice"], digits=3)`.
+
+    `cloud` is as in `results.in_words`, in the unit of what is shown.
+    """
+    values = [factor * value for value in found["values"]]
+    return results.in_words(values, digits, cloud=cloud)
 
 
 def table_of(

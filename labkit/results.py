@@ -16,13 +16,18 @@ def summary(values: list[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "std": deviation, "n": len(values), "values": values}
 
 
-def in_words(values: Sequence[float], digits: int = 3, unit: str = "") -> str:
+def in_words(
+    values: Sequence[float], digits: int = 3, unit: str = "", cloud: float = float("inf")
+) -> str:
     """`mean ± standard deviation unit (n)`. Usage: `in_words([0.97, 0.98])`, 0.975 ± 0.007 (n = 2).
 
-    The deviation is left out of a single value; no value at all is `never`.
+    The deviation is left out of a single value; no value at all is `never`. Values of which two are
+    more than `cloud` apart are no cloud with a mean: each is told, `0.49 / 1.00 / 0.49`.
     """
     if not values:
         return "never"
+    if max(values) - min(values) > cloud:
+        return " / ".join(f"{value:.{digits}f}{unit}" for value in values)
     found = summary(list(values))
     spread = "" if found["std"] is None else f" ± {found['std']:.{digits}f}"
     return f"{found['mean']:.{digits}f}{spread}{unit} (n = {found['n']})"

@@ -16,6 +16,7 @@ from tp5_seq2seq_attention import attention_exercise, attention_report
 from tp5_seq2seq_attention.attention_exercise import Config, NetworkTrial
 from tp5_seq2seq_attention.attention_measures import score
 from tp5_seq2seq_attention.attention_models import BUILDERS
+from tp5_seq2seq_attention.attention_scale import measure_scale, scale_in_words
 from tp5_seq2seq_attention.grammar import (
     BAD,
     COLOURS,
@@ -238,17 +239,37 @@ def test_the_bound_of_the_handouts_attention():
 
 
 def test_conclusions_are_those_of_the_figures():
-    scale = {"scaled_gradient_64": 0.3, "unscaled_gradient_64": 0.1}
-    pairs, handout, padding, gradient = attention_report.conclusions(outcomes_of(FOUND), scale)
+    scale = measure_scale((64,))
+    floors = {"floor_majority_marked50": 0.12}
+    pairs, handout, padding, *gradients = attention_report.conclusions(
+        outcomes_of(FOUND), floors, scale
+    )
     assert pairs.startswith("marked50: attention over pairs is right in 0.950 ± 0.071 (n = 2)")
     assert "the GRU alone in 0.250 ± 0.071 (n = 2)" in pairs
     assert "every seed of the first is above every seed" in pairs
     assert "has 0.100 ± 0.000 (n = 2) on the deciding words at an accuracy of 0.500" in handout
     assert "0.235 at most" in handout
     assert padding == "marked50: the largest weight on padding is 0.25."
-    assert "At d_k = 64" in gradient
-    worse = FOUND | {"test_accuracy": FOUND["test_accuracy"] | {"gru": [0.2, 0.95]}}
-    assert "the seeds overlap" in attention_report.conclusions(outcomes_of(worse), scale)[0]
+    assert gradients == scale_in_words(scale)
+
+
+def test_seeds_that_are_not_one_cloud_are_printed_one_by_one():
+    found = FOUND | {"test_accuracy": FOUND["test_accuracy"] | {"gru": [0.2, 0.95]}}
+    floors = {"floor_majority_marked50": 0.12}
+    pairs = attention_report.conclusions(outcomes_of(found), floors, measure_scale((4,)))[0]
+    assert pairs.endswith("the GRU alone in 0.200 / 0.950: the seeds overlap.")
+
+
+def test_a_network_that_never_learns_is_named():
+    found = FOUND | {"test_accuracy": FOUND["test_accuracy"] | {"gru": [0.12, 0.13]}}
+    told = attention_report.conclusions(
+        outcomes_of(found), {"floor_majority_marked50": 0.12}, measure_scale((4,))
+    )
+    assert "marked50: gru never learns the task, 0.125 ± 0.007 (n = 2) beside 0.120" in told[1]
+    better = attention_report.conclusions(
+        outcomes_of(FOUND), {"floor_majority_marked50": 0.12}, measure_scale((4,))
+    )
+    assert not any("never learns" in sentence for sentence in better)
 
 
 def test_the_figures_show_every_seed_and_what_decides():

@@ -26,6 +26,14 @@ GATES = [
 ]
 
 
+def test_seeds_that_are_no_cloud_are_told_one_by_one():
+    assert results.in_words([0.487, 1.0, 0.487], cloud=0.25) == "0.487 / 1.000 / 0.487"
+    assert results.in_words([0.5, 0.6], 2, cloud=0.25) == "0.55 ± 0.07 (n = 2)"
+    column = Column("test %", "accuracy", 100, 1, cloud=25)
+    assert column.cell(results.summary([0.2, 0.9])) == "20.0 / 90.0"
+    assert column.cell(results.summary([0.8, 0.9])) == "85.0 ± 7.1 (n = 2)"
+
+
 def test_tables_are_up_to_date():
     tables.main(["--check"])
 

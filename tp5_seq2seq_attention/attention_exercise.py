@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             draw_task(run, task, of_task, every[task, LENGTH])
         scale = measure_scale()
         run.save_figure("scale", scale_figure(scale))
-        run.log_metrics(scale)
+        floor_metrics = floors(every)
 
         attentive = [outcome for outcome in outcomes if "test_attention_recall" in outcome.metrics]
         columns = {"test_accuracy": "test %", "epochs": "epochs", "train_seconds": "seconds"}
@@ -218,9 +218,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             "Where attention lies",
             outcomes,
             columns,
-            conclusions(outcomes, scale),
-            floors(every),
-            {"scale": scale},
+            conclusions(outcomes, floor_metrics, scale),
+            floor_metrics,
+            {"scale_quartiles": scale},
             "The weights of the lowest validation loss are tested, once.\n\n"
             + markdown(attentive, {"test_attention_recall": "attention recall"}),
         )

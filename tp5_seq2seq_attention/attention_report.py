@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -10,7 +11,13 @@ from labkit import figures
 from labkit.comparison import Outcome
 from labkit.evidence import values
 from labkit.results import in_words
+from tp5_seq2seq_attention.attention_scale import scale_in_words
 from tp5_seq2seq_attention.grammar import Sentences, TaskName, labels_of
+
+CLOUD = 0.25
+"""Seeds whose accuracies are further apart than this are told one by one."""
+BY_CHANCE = 0.03
+"""By which accuracy on 2,000 sentences may exceed that of guessing: 2.7 deviations at 0.5."""
 
 
 def heat_figure(task: TaskName, part: Sentences, weights: dict[str, np.ndarray]) -> figures.Figure:
@@ -75,12 +82,15 @@ def largest_recall(length: int, deciding: int = 2) -> float:
     return deciding * math.e / (deciding * math.e + (length - deciding) / math.e)
 
 
-def conclusions(outcomes: list[Outcome], scale: dict[str, float]) -> list[str]:
+def conclusions(
+    outcomes: list[Outcome], floors: dict[str, float], scale: dict[str, list[float]]
+) -> list[str]:
     """What the figures allow to say, computed from them; `scale` is that of `measure_scale`."""
     accuracy, recall, padding = (
         values(outcomes, f"test_{name}")
         for name in ("accuracy", "attention_recall", "weight_on_padding")
     )
+    told = partial(in_words, cloud=CLOUD)
     found = []
     for task, length in dict.fromkeys((o.trial.task, o.trial.length) for o in outcomes):
         of_task = f"{task}{length}"
@@ -88,24 +98,25 @@ def conclusions(outcomes: list[Outcome], scale: dict[str, float]) -> list[str]:
         if pairs in accuracy and gru in accuracy:
             apart = min(accuracy[pairs]) > max(accuracy[gru])
             found.append(
-                f"{of_task}: attention over pairs is right in {in_words(accuracy[pairs])}, the GRU "
-                f"alone in {in_words(accuracy[gru])}: "
+                f"{of_task}: attention over pairs is right in {told(accuracy[pairs])}, the GRU "
+                f"alone in {told(accuracy[gru])}: "
                 + ("every seed of the first is above every seed of the second."
                    if apart else "the seeds overlap.")
             )  # fmt: skip
+        majority = floors[f"floor_majority_{of_task}"]
+        for name, sample in accuracy.items():
+            if name.endswith(f"_{of_task}") and max(sample) < majority + BY_CHANCE:
+                found.append(
+                    f"{of_task}: {name.removesuffix(f'_{of_task}')} never learns the task, "
+                    f"{told(sample)} beside {majority:.3f} for the most frequent label."
+                )
         if handout in accuracy:
             found.append(
-                f"{of_task}: the hand-out's attention has {in_words(recall[handout])} on the "
-                f"deciding words at an accuracy of {in_words(accuracy[handout])}. In a sentence of "
+                f"{of_task}: the hand-out's attention has {told(recall[handout])} on the "
+                f"deciding words at an accuracy of {told(accuracy[handout])}. In a sentence of "
                 f"{length} words its tanh allows {largest_recall(length):.3f} at most."
             )
         most = [max(v) for name, v in padding.items() if v and name.endswith(f"_{of_task}")]
         if most:
             found.append(f"{of_task}: the largest weight on padding is {max(most):g}.")
-    wide = max(int(name.rpartition("_")[2]) for name in scale)
-    found.append(
-        f"At d_k = {wide} the gradient of the softmax has the norm "
-        f"{scale[f'scaled_gradient_{wide}']:.3f} with 1 / sqrt(d_k) and "
-        f"{scale[f'unscaled_gradient_{wide}']:.3f} without."
-    )
-    return found
+    return found + scale_in_words(scale)
