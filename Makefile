@@ -36,7 +36,7 @@ $(INSTALLED): pyproject.toml requirements.txt constraints.txt $(wildcard tp*/__i
 	@$(if $(MOVED),echo "$(VENV) was made for another folder: it is made anew")
 	$(PYTHON) -m venv $(MOVED) $(VENV)
 	@if command -v uv >/dev/null 2>&1; then \
-		set -x; VIRTUAL_ENV="$(CURDIR)/$(VENV)" uv pip install --constraint constraints.txt --requirement requirements.txt --editable '.[dev]'; \
+		set -x; VIRTUAL_ENV="$(CURDIR)/$(VENV)" uv pip install --compile-bytecode --constraint constraints.txt --requirement requirements.txt --editable '.[dev]'; \
 	else \
 		set -x; $(BIN)/python -m pip install --constraint constraints.txt --requirement requirements.txt --editable '.[dev]'; \
 	fi
@@ -48,7 +48,7 @@ run: $(INSTALLED) ## Train, evaluate, export, serve and ask the MNIST model once
 	$(BIN)/python tools/first_run.py
 
 test: $(INSTALLED) ## The tests, every script's smoke run inside (on real data too when LABKIT_DATA is set)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .

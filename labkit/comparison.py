@@ -24,7 +24,7 @@ from labkit.run import Run
 from labkit.runs import start_run
 
 SWEEP_SEED = 1000
-"""Of the trainings that choose something; the reported ones have other seeds, all below."""
+"""The first of the trainings that choose something; the reported ones have seeds below it."""
 
 
 @dataclass(frozen=True)
@@ -168,19 +168,46 @@ def choose(
     metric: str = "validation_accuracy",
     best: Callable[..., Any] = max,
 ) -> dict[str, Trial]:
-    """Of all trials with the same `among`, the one with the best `metric`, by that name.
+    """Of all settings with the same `among`, the one with the best mean `metric`, by that name.
 
-    Usage: `choose(sweep, among="optimizer")["adam"].learning_rate`. `best` is `max` or `min`.
-    Raises `ValueError` when an outcome was made to report: choices are made without test data.
+    Usage: `choose(sweep, among="optimizer")["adam"].learning_rate`. A setting is a trial without
+    its seed; `best` is `max` or `min`. Raises `ValueError` when an outcome was made to report:
+    choices are made without test data.
+    """
+    return {
+        name: best(settings, key=settings.__getitem__)
+        for name, settings in swept(outcomes, among, metric).items()
+    }
+
+
+def swept(
+    outcomes: list[Outcome], among: str = "configuration", metric: str = "validation_accuracy"
+) -> dict[str, dict[Trial, float]]:
+    """The mean `metric` of each setting, in the order of its trials, by what they have in `among`.
+
+    Usage: `swept(sweep, among="optimizer")["adam"]`. Raises as `choose` does.
     """
     if any(outcome.trial.purpose != "choose" for outcome in outcomes):
         raise ValueError("a choice must not see outcomes that were tested")
-    names = dict.fromkeys(getattr(outcome.trial, among) for outcome in outcomes)
-    groups = {name: [o for o in outcomes if getattr(o.trial, among) == name] for name in names}
+    measured: dict[str, dict[Trial, list[float]]] = {}
+    for outcome in outcomes:
+        settings = measured.setdefault(getattr(outcome.trial, among), {})
+        setting = replace(outcome.trial, seed=SWEEP_SEED)
+        settings.setdefault(setting, []).append(outcome.metrics[metric])
     return {
-        name: best(group, key=lambda outcome: outcome.metrics[metric]).trial
-        for name, group in groups.items()
+        name: {setting: float(np.mean(sample)) for setting, sample in settings.items()}
+        for name, settings in measured.items()
     }
+
+
+def at_an_edge(outcomes: list[Outcome], among: str = "configuration") -> list[str]:
+    """Those whose best setting is the first or the last that was tried: a wider grid may have a
+    better one. Usage: `at_an_edge(sweep, among="optimizer")`."""
+    return [
+        name
+        for name, settings in swept(outcomes, among).items()
+        if len(settings) > 1 and np.argmax(list(settings.values())) in (0, len(settings) - 1)
+    ]
 
 
 def conclude(

@@ -83,27 +83,46 @@ def compare_pairs(samples: dict[str, list[float]], base: str | None = None) -> l
 
     Usage: `compare_pairs(values(outcomes, "test_accuracy"), base="adam")`.
 
-    With `base`, every other
-    configuration is compared to that one only; otherwise all are compared to each other. A few
-    seeds can't check the t-test's assumption, differences of normal distribution.
+    With `base`, every other configuration is compared to that one only; otherwise all are compared
+    to each other. A few seeds can't check the t-test's assumption, differences of normal
+    distribution.
     """
-    pairs = (
-        combinations(samples, 2)
-        if base is None
-        else ((other, base) for other in samples if other != base)
-    )
-    found = []
-    for first, second in pairs:
-        a, b = samples[first], samples[second]
-        difference = float(np.mean(np.subtract(a, b)))
-        if _equal(np.subtract(a, b)):  # the t statistic is 0/0 or infinite
-            found.append(Pair(first, second, difference, None, None, None))
-            continue
-        test = stats.ttest_rel(a, b)
-        low, high = map(float, test.confidence_interval(0.95))
-        found.append(Pair(first, second, difference, low, high, test.pvalue))
-    adjusted = iter(holm([pair.p for pair in found if pair.p is not None]))
-    return [pair if pair.p is None else replace(pair, p=next(adjusted)) for pair in found]
+    return compare_questions([(samples, base)])[0]
+
+
+def compare_questions(
+    questions: Sequence[tuple[dict[str, list[float]], str | None]],
+) -> list[list[Pair]]:
+    """The pairs of several (samples, base), with one adjustment for the number of all their pairs.
+
+    Usage: `accuracy, gap = compare_questions([(accuracies, "none"), (gaps, "none")])`.
+
+    Who asks ten questions and adjusts each for itself is answered by chance too often.
+    """
+    found = [
+        [_compared(first, second, samples[first], samples[second]) for first, second in pairs]
+        for samples, base in questions
+        for pairs in [
+            combinations(samples, 2)
+            if base is None
+            else [(other, base) for other in samples if other != base]
+        ]
+    ]
+    adjusted = iter(holm([pair.p for pairs in found for pair in pairs if pair.p is not None]))
+    return [
+        [pair if pair.p is None else replace(pair, p=next(adjusted)) for pair in pairs]
+        for pairs in found
+    ]
+
+
+def _compared(first: str, second: str, a: list[float], b: list[float]) -> Pair:
+    """One pair, its p not yet adjusted."""
+    difference = float(np.mean(np.subtract(a, b)))
+    if _equal(np.subtract(a, b)):  # the t statistic is 0/0 or infinite
+        return Pair(first, second, difference, None, None, None)
+    test = stats.ttest_rel(a, b)
+    low, high = map(float, test.confidence_interval(0.95))
+    return Pair(first, second, difference, low, high, test.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -118,15 +137,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def indistinguishable_groups(samples: dict[str, list[float]]) -> list[list[str]]:
+def indistinguishable_groups(
+    samples: dict[str, list[float]], pairs: Sequence[Pair]
+) -> list[list[str]]:
     """Neighbours in the ranking by mean, best first, of which no two can be told apart.
 
-    Usage: `indistinguishable_groups(samples)[0]`.
+    Usage: `indistinguishable_groups(samples, compare_pairs(samples))[0]`.
 
     Only groups of two or more that lie in no larger group; a configuration may be in several.
     """
     ranked = sorted(samples, key=lambda name: -np.mean(samples[name]))
-    pairs = compare_pairs(samples)
     apart = {frozenset((pair.first, pair.second)) for pair in pairs if pair.distinguishable}
     groups: list[list[str]] = []
     for start in range(len(ranked)):
@@ -155,17 +175,20 @@ def percent(sample: Sequence[float], digits: int = 2) -> str:
     return f"{mean} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
-def difference_in_words(pair: Pair, what: str) -> str:
+def difference_in_words(pair: Pair, what: str, unit: str = "points") -> str:
     """One sentence on a pair: who is ahead and by how much, or that nobody is.
 
-    Usage: `difference_in_words(pair, "test accuracy")`.
+    Usage: `difference_in_words(pair, "test accuracy")`. Points are hundredths of what was measured,
+    another `unit` is that of the measure itself.
     """
+    factor = 100 if unit == "points" else 1
+    difference = f"{factor * pair.difference:+.2f} {unit}"
     if pair.p is None:
         return (
-            f"{pair.first} and {pair.second} differ in {what} by {100 * pair.difference:+.2f} "
-            "points in every seed alike: without a spread no test is possible."
+            f"{pair.first} and {pair.second} differ in {what} by {difference} in every seed alike: "
+            "without a spread no test is possible."
         )
-    size = f"{100 * pair.difference:+.2f} points [{100 * pair.low:+.2f}, {100 * pair.high:+.2f}]"
+    size = f"{difference} [{factor * pair.low:+.2f}, {factor * pair.high:+.2f}]"
     chance = f"= {pair.p:.3f}" if pair.p >= 0.001 else "< 0.001"
     if pair.distinguishable:
         word = "above" if pair.difference > 0 else "below"
@@ -195,10 +218,12 @@ def markdown(outcomes: list[Outcome], columns: dict[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ranking_figure(samples: dict[str, list[float]], label: str) -> figures.Figure:
-    """Means with 95 % intervals, best on top; a bar joins those that can't be told apart.
+def ranking_figure(
+    samples: dict[str, list[float]], pairs: Sequence[Pair], label: str
+) -> figures.Figure:
+    """Means with 95 % intervals, best on top; a bar joins those that `pairs` can't tell apart.
 
-    Usage: `ranking_figure(samples, "test accuracy (%)")`, in percent.
+    Usage: `ranking_figure(samples, compare_pairs(samples), "test accuracy (%)")`, in percent.
     """
     ranked = sorted(samples, key=lambda name: np.mean(samples[name]))
     figure, axis = figures.subplots(size=(7, 1.2 + 0.5 * len(ranked)))
@@ -207,7 +232,7 @@ def ranking_figure(samples: dict[str, list[float]], label: str) -> figures.Figur
         axis.plot([low, high], [height, height], color="C0", linewidth=2)
         axis.plot(np.mean(samples[name]), height, "o", color="C0")
         axis.plot(samples[name], [height] * len(samples[name]), "|", color="0.5")
-    for index, group in enumerate(indistinguishable_groups(samples)):
+    for index, group in enumerate(indistinguishable_groups(samples, pairs)):
         heights = [ranked.index(name) for name in group]
         axis.plot(
             [1.03 + 0.03 * index] * 2, [min(heights) - 0.15, max(heights) + 0.15],
@@ -221,23 +246,27 @@ def ranking_figure(samples: dict[str, list[float]], label: str) -> figures.Figur
 def curves_figure(outcomes: list[Outcome], panels: dict[str, str]) -> figures.Figure:
     """A panel per metric: mean and range over seeds against epochs, a line per configuration.
 
-    Usage: `curves_figure(outcomes, {"val_loss": "validation loss"})`. Trainings that ended early
-    count as long as they went on.
+    Usage: `curves_figure(outcomes, {"val_loss": "validation loss (nats)"})`. Accuracies are drawn
+    in percent. Trainings that ended early count as long as they went on.
     """
-    figure, axes = figures.subplots(1, len(panels), size=(5.5 * len(panels), 4.2))
-    styles = ["-", "--", ":", "-."]
+    figure, axes = figures.subplots(1, len(panels), size=(5.5 * len(panels), 4.4))
+    styles = ["-", "--", ":", "-."]  # of neighbours: one shows through the other
     for axis, (metric, label) in zip(np.atleast_1d(axes), panels.items(), strict=True):
         for index, name in enumerate(values(outcomes, metric)):
             runs = [o.history[metric] for o in outcomes if o.configuration == name]
             table = np.full((len(runs), max(map(len, runs))), np.nan)
             for row, run in zip(table, runs, strict=True):
                 row[: len(run)] = run
+            if "accuracy" in metric:
+                table *= 100
+                label = f"{label.removesuffix(' (%)')} (%)"
             epochs = np.arange(1, table.shape[1] + 1)
-            axis.plot(epochs, np.nanmean(table, axis=0), styles[index // 6], label=name, marker=".")
+            axis.plot(epochs, np.nanmean(table, axis=0), styles[index % 4], label=name, marker=".")
             if len(runs) > 1:
                 low, high = np.nanmin(table, axis=0), np.nanmax(table, axis=0)
                 axis.fill_between(epochs, low, high, alpha=0.12)
         axis.set(xlabel="epoch", title=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
     np.atleast_1d(axes)[-1].legend(fontsize=8)
+    figure.suptitle("Lines: means over seeds. Bands: from the lowest to the highest.", fontsize=9)
     return figure

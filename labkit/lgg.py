@@ -70,25 +70,30 @@ class Slices:
     """(n,) names."""
 
 
-def load_slices(most: int | None = None) -> tuple[dict[str, Slices], str]:
+def load_slices(most: int | None = None, count: int | None = None) -> tuple[dict[str, Slices], str]:
     """The parts train, validation and test, and the source. Usage: `parts, source = load_slices()`.
 
-    `most` limits the patients of each part. Leaves with exit code 2, naming what was tried, when
-    the set is not there or is damaged.
+    `most` limits the patients of each part, `count` is how many slices the set must have. Leaves
+    with exit code 2, naming what was tried, when the set is not there, is another or is damaged.
     """
-    return obtain(ORIGINS["slices"], "real", partial(read_slices, most=most))
+    return obtain(ORIGINS["slices"], "real", partial(read_slices, most=most, count=count))
 
 
-def read_slices(root: Path, most: int | None = None) -> tuple[dict[str, Slices], str]:
+def read_slices(
+    root: Path, most: int | None = None, count: int | None = None
+) -> tuple[dict[str, Slices], str]:
     """The parts below `root` and the SHA-256 of all files. Usage: `read_slices(Path("kaggle_3m"))`.
 
-    Raises `DataError` naming the file that is damaged or missing.
+    Raises `DataError` naming the file that is damaged or missing, or how many slices there are.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no folder")
     found = {path.name: path for path in entries(root) if path.is_dir()}
     if not found:
         raise DataError(f"{root}: no patients' folders")
+    slices = sum(path.stem.endswith("_mask") for each in found.values() for path in entries(each))
+    if count not in (None, slices):
+        raise DataError(f"{root}: another selection, of {slices:,} slices and not {count:,}")
     parts: dict[str, Slices] = {}
     digest = hashlib.sha256()
     for part, patients in split(root, sorted(found)).items():

@@ -15,9 +15,15 @@ REAL_DATA = os.environ.get("LABKIT_DATA")
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # By far the longest file: begun last, it would run on alone.
-    items.sort(key=lambda item: item.path.name != "test_contract.py")
+    """Keep a file's tests on one worker, but a contract's script by script: it is by far the
+    longest file."""
+    for item in items:
+        group = item.path.stem
+        if group == "test_contract" and hasattr(item, "callspec"):
+            group += f" {item.callspec.params['script'].name}"
+        item.add_marker(pytest.mark.xdist_group(group))
     if REAL_DATA is None:
         for item in items:
             if "realdata" in item.keywords:

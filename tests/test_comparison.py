@@ -134,6 +134,32 @@ def test_choices_are_made_within_each_name():
     assert choose(SWEEP, among="seed")[0].rate == 0.1
 
 
+def test_the_mean_over_the_sweeps_seeds_decides():
+    lucky = {(0.3, 1000): 0.95, (0.3, 1001): 0.5, (0.1, 1000): 0.8, (0.1, 1001): 0.8}
+    sweep = [
+        outcome(
+            replace(rate_trial(rate, seed=seed), configuration="one"), validation_accuracy=accuracy
+        )
+        for (rate, seed), accuracy in lucky.items()
+    ]
+    assert choose(sweep)["one"].rate == 0.1
+    measured = comparison.swept(sweep)["one"]
+    assert {t.rate: mean for t, mean in measured.items()} == pytest.approx({0.3: 0.725, 0.1: 0.8})
+
+
+def test_a_choice_at_the_end_of_its_grid_is_told():
+    def tried(*accuracies: float) -> list[Outcome]:
+        return [
+            outcome(replace(rate_trial(rate), configuration="one"), validation_accuracy=accuracy)
+            for rate, accuracy in zip((0.1, 0.2, 0.3), accuracies, strict=False)
+        ]
+
+    assert comparison.at_an_edge(tried(0.9, 0.8, 0.7)) == ["one"]
+    assert comparison.at_an_edge(tried(0.7, 0.8, 0.9)) == ["one"]
+    assert comparison.at_an_edge(tried(0.7, 0.9, 0.8)) == []
+    assert comparison.at_an_edge(tried(0.7)) == []  # nothing to choose
+
+
 def test_choosing_refuses_outcomes_that_were_tested():
     tested = outcome(rate_trial(0.2, "report"), validation_accuracy=0.95)
     with pytest.raises(ValueError, match="must not see"):
@@ -240,16 +266,24 @@ def test_values_are_in_the_order_of_the_seeds_and_may_be_missing():
 
 
 def test_curves_are_means_over_seeds_also_where_one_ended_early():
-    (axis,) = evidence.curves_figure(FINAL, {"loss": "training loss"}).axes
+    (axis,) = evidence.curves_figure(FINAL, {"loss": "training loss (nats)"}).axes
     lines = {line.get_label(): line.get_ydata() for line in axis.get_lines()}
     np.testing.assert_allclose(lines["rate_0.5"], [0.9, 0.3])
     np.testing.assert_allclose(lines["rate_0.1"], [0.8, 0.6])
-    assert axis.get_title() == "training loss"
+    assert axis.get_title() == "training loss (nats)"
+
+
+def test_accuracies_are_drawn_in_percent():
+    history = {"val_accuracy": [0.5, 0.75]}
+    trial = outcome(rate_trial(0.1, "report"), history, val_accuracy=0.75)
+    (axis,) = evidence.curves_figure([trial], {"val_accuracy": "validation accuracy"}).axes
+    np.testing.assert_allclose(axis.get_lines()[0].get_ydata(), [50, 75])
+    assert axis.get_title() == "validation accuracy (%)"
 
 
 def test_the_ranking_has_the_best_on_top_and_marks_who_cannot_be_told_apart():
     samples = {"b": [0.5, 0.52, 0.51], "a": [0.9, 0.92, 0.91], "c": [0.501, 0.519, 0.511]}
-    (axis,) = evidence.ranking_figure(samples, "accuracy").axes
+    (axis,) = evidence.ranking_figure(samples, evidence.compare_pairs(samples), "accuracy").axes
     assert [label.get_text() for label in axis.get_yticklabels()][-1] == "a"
     bars = [line for line in axis.get_lines() if line.get_color() == "C1"]
     assert len(bars) == 1  # b and c
@@ -336,6 +370,35 @@ def test_groups_join_neighbours_that_cannot_be_told_apart():
         "second": (0.98 - noise).tolist(),
         "first": (0.9801 + 2 * noise).tolist(),
     }
-    assert evidence.indistinguishable_groups(samples) == [["first", "second"]]
-    assert evidence.indistinguishable_groups({"a": [1, 0.9], "b": [0.5, 0.401]}) == []
-    assert evidence.indistinguishable_groups({"a": [1, 1], "b": [0.5, 0.5]}) == [["a", "b"]]
+
+    def groups(samples: dict[str, list[float]]) -> list[list[str]]:
+        return evidence.indistinguishable_groups(samples, evidence.compare_pairs(samples))
+
+    assert groups(samples) == [["first", "second"]]
+    assert groups({"a": [1, 0.9], "b": [0.5, 0.401]}) == []
+    assert groups({"a": [1, 1], "b": [0.5, 0.5]}) == [["a", "b"]]
+
+
+def test_all_questions_of_an_exercise_share_one_adjustment():
+    rng = np.random.default_rng(0)
+    first, second = (
+        {name: rng.normal(0, 1, 5).tolist() for name in ("a", "b", "c")} for _ in range(2)
+    )
+    found = evidence.compare_questions([(first, "a"), (second, None)])
+    assert [[(pair.first, pair.second) for pair in pairs] for pairs in found] == [
+        [("b", "a"), ("c", "a")], [("a", "b"), ("a", "c"), ("b", "c")],
+    ]  # fmt: skip
+    samples = [first, first, second, second, second]
+    flat = [pair for pairs in found for pair in pairs]
+    raw = [
+        stats.ttest_rel(of[pair.first], of[pair.second]).pvalue
+        for of, pair in zip(samples, flat, strict=True)
+    ]
+    assert [pair.p for pair in flat] == pytest.approx(evidence.holm(raw))
+
+
+def test_a_difference_has_the_unit_of_what_was_measured():
+    (pair,) = evidence.compare_pairs({"a": [3.0, 4.0, 5.0], "b": [1.0, 2.5, 3.0]})
+    assert "a is above b in epochs to 97 %: +1.83 epochs [" in evidence.difference_in_words(
+        pair, "epochs to 97 %", "epochs"
+    )

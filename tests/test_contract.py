@@ -1,9 +1,10 @@
 """What every script of every lab promises; each is found, none is named.
 
-A training is run on its smoke data as a user would. Then three times more, without building graphs,
-which is most of a small training's time: as it is; with other test labels; with other validation
-labels, and its first epoch declared the best. What may not change between these is compared to the
-bit. A last one, with another seed, stops at its first batch.
+A training is run on its smoke data as a user would, but without building graphs, which is most of a
+small training's time (those are for each lab's own tests). Then twice more, without the tracking
+store: with other test labels; with other validation labels, and its first epoch declared the best.
+What may not change between these is compared to the bit. A last one, with another seed, stops at
+its first batch.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ class FirstIsBest(keras.callbacks.Callback):
 
 @contextmanager
 def watching(
-    script: labs.Script, part: str, first_is_best: bool, stop: bool, eager: bool
+    script: labs.Script, part: str, first_is_best: bool, stop: bool, tracked: bool
 ) -> Iterator[Watched]:
     """Poison `part` of the data, if it is named, and watch what is trained meanwhile."""
     found, seeds = Watched(), [0]
@@ -184,8 +185,8 @@ def watching(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "fit", watched_fit)
-        if eager:
-            patch.setattr(trainer, "compile", without_graph)
+        patch.setattr(trainer, "compile", without_graph)
+        if not tracked:
             patch.setattr(tracking.Mirror, "begin", lambda *arguments: {})
         patch.setattr(keras.utils, "set_random_seed", lambda s: (seeds.append(s), seed_all(s)))
         patch.setattr(script.module, "load", poisoned_load)
@@ -209,11 +210,11 @@ def weights_in(file: Path) -> list[np.ndarray]:
 
 def train(
     script: labs.Script, home: Path, *more: str, part: str = "", first_is_best: bool = False,
-    stop: bool = False, eager: bool = True,
+    stop: bool = False, tracked: bool = False,
 ) -> Watched:  # fmt: skip
     """Run the script's smoke training with its outputs in `home`."""
     home.mkdir(exist_ok=True)
-    watched = watching(script, part, first_is_best, stop, eager)
+    watched = watching(script, part, first_is_best, stop, tracked)
     with pytest.MonkeyPatch.context() as patch, watched as seen:
         patch.setenv("LABKIT_HOME", str(home))
         patch.delenv("LABKIT_DATA", raising=False)
@@ -253,14 +254,8 @@ def once(known: tuple[Path, dict], script: labs.Script, kind: str, **settings: A
 
 @pytest.fixture
 def clean(script, known) -> Watched:
-    """As a user runs it."""
-    return once(known, script, "clean", eager=False)
-
-
-@pytest.fixture
-def honest(script, known) -> Watched:
-    """The same without graphs and without the tracking store, to compare with."""
-    return once(known, script, "honest")
+    """As it is, tracked."""
+    return once(known, script, "clean", tracked=True)
 
 
 @pytest.fixture
@@ -310,29 +305,29 @@ def test_its_examination_repeats_the_test_figures(script, clean, monkeypatch):
             assert found[name] == pytest.approx(series[name], rel=1e-6, abs=1e-9), name
 
 
-def test_test_labels_change_test_figures_and_nothing_else(script, honest, tmp_path):
+def test_test_labels_change_test_figures_and_nothing_else(script, clean, tmp_path):
     other = train(script, tmp_path / "home", part="test")
-    assert other.runs.keys() == honest.runs.keys()
-    assert other.weights.keys() == honest.weights.keys()
-    for key, weights in honest.weights.items():
+    assert other.runs.keys() == clean.runs.keys()
+    assert other.weights.keys() == clean.weights.keys()
+    for key, weights in clean.weights.items():
         assert_same_arrays(weights, other.weights[key])
-    for key, state in honest.runs.items():
+    for key, state in clean.runs.items():
         for name, values in state["history"].items():
             if "seconds" not in name:
                 assert values == other.runs[key]["history"][name], name
         for name, value in state["metrics"].items():
             if CHOSEN.search(name):
                 assert value == other.runs[key]["metrics"][name], name
-    changed = [n for n, v in honest.metrics.items() if v != other.metrics[n] and "second" not in n]
+    changed = [n for n, v in clean.metrics.items() if v != other.metrics[n] and "second" not in n]
     assert changed, "no figure depends on the test labels"
 
 
-def test_validation_labels_change_nothing_that_fit_sees(script, honest, other_validation):
-    common = honest.runs.keys() & other_validation.runs.keys()
+def test_validation_labels_change_nothing_that_fit_sees(script, clean, other_validation):
+    common = clean.runs.keys() & other_validation.runs.keys()
     assert common
     figures = []
     for key in common:
-        before, after = honest.runs[key], other_validation.runs[key]
+        before, after = clean.runs[key], other_validation.runs[key]
         for name, values in before["history"].items():
             both = list(zip(values, after["history"][name], strict=False))
             if SEEN_BY_FIT.match(name):

@@ -53,6 +53,15 @@ def test_official_layout(tree):
     assert lgg.load_slices()[1] == source
 
 
+def test_another_selection_of_slices_is_refused(tree, capsys):
+    assert lgg.load_slices(count=24)[1] == lgg.load_slices()[1]
+    with pytest.raises(labkit.DataError, match="another selection, of 24 slices and not 3,929"):
+        lgg.read_slices(tree, count=3929)
+    with pytest.raises(SystemExit, match="2"):
+        lgg.load_slices(2, count=3929)
+    assert "another selection, of 24 slices and not 3,929" in capsys.readouterr().err
+
+
 def test_no_patient_is_in_two_parts(tree):
     parts, _ = lgg.load_slices()
     patients = [set(found.patients) for found in parts.values()]

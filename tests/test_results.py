@@ -231,6 +231,32 @@ def test_reproduce_runs_every_seed_and_examines_each_run(tmp_path, monkeypatch, 
     assert content["train_seconds"]["n"] == 3
 
 
+def test_what_lacks_its_data_does_not_keep_the_others_from_being_made(
+    tmp_path, monkeypatch, home, capsys
+):
+    (tmp_path / "tp9_without").mkdir()
+    (tmp_path / "tp9_without" / "train.py").write_text(TRAIN)
+    (tmp_path / "tp9_without" / "download.py").write_text(
+        "from labkit.arguments import fail\n\n\ndef main(argv):\n    fail('no such set')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(reproduce.machine, "commit", lambda: "abc")
+    declared = (
+        Experiment("tp9_without.download", "missing"),
+        Experiment("tp9_without.train", "tiny", seeds=(3,), data="sample"),
+    )
+    monkeypatch.setattr(labs, "experiments", lambda: {"tp9": declared})
+    with pytest.raises(SystemExit, match="2"):
+        reproduce.main(["--lab", "tp9"])
+    said = capsys.readouterr().err
+    assert "no such set" in said
+    assert "not reproduced" in said
+    assert "missing" in said.splitlines()[-1]
+    assert "tiny" not in said.splitlines()[-1]
+    assert results.read("tp9_without.train.tiny")["metrics"]["mse"]["values"] == [13]
+
+
 def test_reproduce_lists_every_experiment_and_refuses_unknown_ones(capsys):
     reproduce.main(["--list"])
     listed = capsys.readouterr().out

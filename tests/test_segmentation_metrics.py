@@ -277,6 +277,9 @@ def closed_form(name: str, p: np.ndarray, y: np.ndarray) -> float:
         "focal": np.mean(
             np.where(y, -0.25 * (1 - p) ** 2 * np.log(p), -0.75 * p**2 * np.log(1 - p))
         ),
+        "focal75": np.mean(
+            np.where(y, -0.75 * (1 - p) ** 2 * np.log(p), -0.25 * p**2 * np.log(1 - p))
+        ),
     }[name]
 
 
@@ -292,6 +295,23 @@ def test_losses_against_closed_forms(name):
     assert float(loss(truth[..., None], probabilities[..., None])) == pytest.approx(
         np.mean(expected)
     )
+    logits = np.log(probabilities) - np.log1p(-probabilities)
+    values = LOSSES[name](from_logits=True).call(truth[..., None], logits[..., None])
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("loss", "expected"), [("bce", 1.0), ("focal", 0.25), ("focal75", 0.75)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_is_altogether_wrong_pulls_hardest(loss, expected, sign):
+    """At a logit of 20 on the wrong side the slope of cross-entropy is 1."""
+    import tensorflow as tf
+
+    truth = np.full((1, 1, 1, 1), sign > 0, np.float32)
+    logit = tf.Variable(np.full((1, 1, 1, 1), -20.0 * sign, np.float32))
+    with tf.GradientTape() as tape:
+        value = LOSSES[loss](from_logits=True)(truth, logit)
+    weight = expected if sign > 0 or loss == "bce" else 1 - expected
+    assert float(tape.gradient(value, logit)[0, 0, 0, 0]) == pytest.approx(-sign * weight)
 
 
 def test_cross_entropies_are_keras_own():

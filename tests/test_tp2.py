@@ -15,13 +15,13 @@ import pytest
 from scipy import stats
 
 import labkit
-from labkit import results, tracking
+from labkit import comparison, results, tracking
 from labkit.comparison import Outcome, SealedTest
 from tests.conftest import ROOT
 from tools import tables
 from tp1_mnist_api import digits
 from tp1_mnist_api.digits import to_input
-from tp2_improvement import evaluate, experiments, training
+from tp2_improvement import batchnorm_report, evaluate, experiments, training
 from tp2_improvement import tp2_ex1_bias_variance as diagnosis
 from tp2_improvement import tp2_ex2_regularization as regularization
 from tp2_improvement import tp2_ex3_optimizers as optimizers
@@ -160,13 +160,13 @@ def test_trials_have_the_seeds_and_epochs_of_their_purpose():
     choices = [{"configuration": "a"}, {"configuration": "b", "epochs": 9}]
     reports = config.trials(training.Trial, choices)
     assert [(t.configuration, t.seed, t.epochs, t.keep) for t in reports] == [
-        ("a", 3, 7, True), ("a", 4, 7, False), ("b", 3, 9, True), ("b", 4, 9, False),
+        ("a", 3, 7, True), ("b", 3, 9, True), ("a", 4, 7, False), ("b", 4, 9, False),
     ]  # fmt: skip
     assert {trial.purpose for trial in reports} == {"report"}
     sweep = config.trials(training.Trial, choices, "choose")
     assert [(trial.purpose, trial.seed, trial.keep) for trial in sweep] == [
-        ("choose", 1000, False)
-    ] * 2
+        ("choose", seed, False) for seed in (1000, 1000, 1001, 1001)
+    ]
     assert not any(t.keep for t in config.trials(training.Trial, choices, "choose", [3, 4]))
     smoke = replace(config, smoke=True).trials(training.Trial, choices[:1])
     assert [trial.epochs for trial in smoke] == [2, 2]
@@ -336,13 +336,20 @@ def test_the_gap_is_training_minus_validation():
     assert gaps["l2"] == pytest.approx([0.2, 0.21])
     (axis,) = regularization.gap_figure(several).axes
     assert axis.get_lines()[0].get_xydata()[0] == pytest.approx([25.5, 70])
-    found = regularization.conclusions(several[2:], several[:2], {"l2": of(regularization)})
-    assert found[0].endswith("l2 (l2 0.1, dropout 0.5)")
+    sweep = [
+        outcome(of(regularization, configuration="l2", purpose="choose", l2=l2),
+                validation_accuracy=accuracy)
+        for l2, accuracy in ((0.1, 0.9), (0.01, 0.8))
+    ]  # fmt: skip
+    found = regularization.conclusions(several[2:], several[:2], sweep)
+    assert found[0].startswith("Verdict: validation accuracy is measurably higher than without")
+    assert found[0].endswith("the gap is measurably smaller for none.")
+    assert found[1].endswith("l2 (l2 0.1, dropout 0.5, at an end of its grid).")
     equal = "l2 and none differ in gap by -5.00 points in every seed alike: without a spread"
     assert f"{equal} no test is possible." in found
 
 
-def test_rates_are_drawn_by_optimizer_and_an_edge_is_said(tmp_path, capsys):
+def test_rates_are_drawn_by_optimizer_and_an_edge_is_said():
     accuracies = {
         "sgd": {0.1: 0.5, 0.3: 0.7, 1: 0.6},
         "adam": {0.1: 0.9, 0.3: 0.8, 1: 0.7},
@@ -353,11 +360,15 @@ def test_rates_are_drawn_by_optimizer_and_an_edge_is_said(tmp_path, capsys):
         for name in accuracies for rate, accuracy in accuracies[name].items()
     ]  # fmt: skip
     (axis,) = optimizers.sensitivity_figure(sweep).axes
-    assert_drawn(axis, "sgd", [(0.1, 50), (0.3, 70), (1, 60)])
-    run = labkit.Run(tmp_path, {"metrics": {}, "status": "RUNNING"})
-    assert optimizers.best_rates(run, sweep) == {"sgd": 0.3, "adam": 0.1}
-    assert run.metrics == {"sgd/chosen_learning_rate": 0.3, "adam/chosen_learning_rate": 0.1}
-    assert capsys.readouterr().out == "note: adam is best at the edge of its rates, 0.1\n"
+    assert_drawn(axis, "sgd", [(0.1, 50), (0.3, 30), (1, 40)])
+    tuned = {"momentum_0.1": [0.9, 0.92, 0.91], "adam_0.1": [0.5, 0.53, 0.5]}
+    given = {"momentum_0.01": [0.4, 0.41, 0.43]}
+    found = optimizers.conclusions(tuned, given, comparison.at_an_edge(sweep, "optimizer"))
+    assert found[0].startswith("Verdict: once each has its own rate, 1 of the 1 pairs")
+    assert found[1].endswith("momentum_0.1, adam_0.1. At an end of those tried: adam.")
+    pairs, of_handout, of_momentum = optimizers.compared(tuned, given)
+    assert (len(pairs), len(of_handout), len(of_momentum)) == (1, 0, 1)
+    assert found[-1].startswith("momentum_0.1 is above momentum_0.01 in test accuracy")
 
 
 def test_runs_at_the_handouts_rates_have_its_names():
@@ -385,7 +396,7 @@ def test_who_tolerates_ten_times_the_rate_and_who_arrives_is_told():
         ]
         for factor in (1, 10)
     )  # fmt: skip
-    (axis,) = batchnorm.tolerance_figure(sweep, ten).axes
+    (axis,) = batchnorm_report.tolerance_figure(sweep, ten).axes
     assert_drawn(axis, "after", [(0.1, 10), (0.2, 20)])
     assert_drawn(axis, "none, ten times its best rate", [(1, 10), (2, 20)])
     some = [
@@ -396,15 +407,41 @@ def test_who_tolerates_ten_times_the_rate_and_who_arrives_is_told():
             ("after", 1, {}),
         )
     ]
-    assert batchnorm.arrival_in_words(some) == [
+    assert batchnorm_report.arrival_in_words(some) == [
         "none: no seed of 1 reaches 97.5 % validation.",
         "after: 1 of 2 seeds reach 97.5 % validation, after 2 epochs and 3.1 seconds.",
     ]
 
 
+def placed(metric: str, samples: dict[str, list[float]]) -> list[Outcome]:
+    return [
+        outcome(of(batchnorm, configuration=name, seed=seed), **{metric: value})
+        for name, sample in samples.items()
+        for seed, value in enumerate(sample)
+    ]
+
+
+def test_speed_is_compared_only_where_every_training_arrived():
+    metric = "epochs_to_97.5"
+    group = placed(metric, {"handout_none": [4, 5, 6], "handout_after": [2, 3, 3.9]})
+    found = batchnorm_report.conclusions({"after": 0.001}, 0.001, {"handout": group}, [], {})
+    assert found[0].startswith(
+        "Verdict: measurably fewer epochs to 97.5 % validation than without "
+        "has handout_after; measurably fewer seconds has no network"
+    )
+    assert found[1].endswith("The hand-out's rate on another split: best_after.")
+    assert any("handout_after is below handout_none in epochs to 97.5 %" in each for each in found)
+    group[0].metrics.clear()  # one never arrived: how much later, nobody knows
+    assert batchnorm_report.compared({"handout": group}) == {}
+    told = batchnorm_report.conclusions({"after": 0.01}, 0.001, {"handout": group}, [], {})[0]
+    assert "than without has no network with normalisation" in told
+
+
 def test_the_first_epoch_at_the_target_counts():
     history = {"validation_accuracy": [0.97, 0.975, 0.98], "seconds": [1.0, 2.5, 4.0]}
     assert batchnorm.arrival(history) == {"epochs_to_97.5": 2, "seconds_to_97.5": 2.5}
+    longer = {"validation_accuracy": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "seconds": [1.0] * 6}
+    assert batchnorm.arrival(longer) == {"validation_accuracy_of_5_epochs": 0.5}
     assert batchnorm.arrival(history | {"validation_accuracy": [0.9, 0.9, 0.9]}) == {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
@@ -27,7 +28,7 @@ from tp4_unet_conv3d import (
     unet_segmentation,
 )
 from tp4_unet_conv3d.floors import floor_masks
-from tp4_unet_conv3d.segmentation import SegmentationPart, compile_model, convergence, score
+from tp4_unet_conv3d.segmentation import SegmentationPart, compile_logits, convergence, score
 
 
 def part_of(images: np.ndarray, masks: np.ndarray) -> SegmentationPart:
@@ -74,10 +75,27 @@ def test_it_learns_images_by_heart():
         row, column = rng.integers(0, 80, 2)
         mask[row : row + 40, column : column + 40] = 1
     x += 0.5 * y * (x > 0.5) - 0.5 * y * (x < 0.5)  # another spread, the same mean
-    model = models.build_unet(4, depth=1)
-    compile_model(model, "bce+dice", keras.optimizers.Adam(0.01))
+    network = models.build_unet(4, depth=1)
+    model = compile_logits(network, "bce+dice", keras.optimizers.Adam(0.01))
     model.fit(x, y, batch_size=4, epochs=40, verbose=0)
-    assert model.evaluate(x, y, verbose=0, return_dict=True)["dice"] > 0.95
+    assert (dice := model.evaluate(x, y, verbose=0, return_dict=True)["dice"]) > 0.95
+    masks = network.predict(x, verbose=0)[..., 0] > 0.5  # the same weights, behind the sigmoid
+    assert metrics.overlap(masks, y[..., 0] > 0)[0].mean() == pytest.approx(dice, abs=1e-6)
+
+
+def test_weights_of_logits_come_back_as_probabilities(tmp_path):
+    network = models.build_unet(2, depth=1)
+    model = compile_logits(network, "dice", keras.optimizers.Adam())
+    model.save_weights(tmp_path / "best.weights.h5")
+    again = segmentation.restored(
+        partial(models.build_unet, 2, 1), tmp_path / "best.weights.h5", "dice", 1
+    )
+    x = np.random.default_rng(0).random((2, 128, 128, 1), np.float32)
+    np.testing.assert_array_equal(again.predict(x, verbose=0), network.predict(x, verbose=0))
+    y = (x > 0.5).astype(np.float32)
+    assert again.evaluate(x, y, verbose=0, return_dict=True)["loss"] == pytest.approx(
+        model.evaluate(x, y, verbose=0, return_dict=True)["loss"], rel=1e-5
+    )
 
 
 # --- Batches -------------------------------------------------------------------------------------
@@ -299,8 +317,10 @@ def test_losses_that_differ_are_told_from_those_that_do_not():
     outcomes[0].metrics["epochs_to_dice_0.8"] = 4.0
     found = loss_comparison.conclusions(outcomes)
     assert found[0].startswith("bce: 1 of 3 trainings reach validation Dice 0.8, after 4.0 epochs")
-    assert any(sentence.startswith("Dice: bce+dice is above bce, +0.203 [") for sentence in found)
-    assert any("focal and bce can't be told apart" in sentence for sentence in found)
+    assert any(
+        sentence.startswith("bce+dice is above bce in Dice: +20.33 points [") for sentence in found
+    )
+    assert any("focal and bce can't be told apart by Dice" in sentence for sentence in found)
 
 
 def test_the_published_sentences_follow_from_the_published_figures():

@@ -227,14 +227,22 @@ def test_conclusions_follow_from_the_figures():
         outcome("volumes", 0, 0.9, 30, **reached), outcome("volumes", 1, 0.8, 30),
     ]  # fmt: skip
     found = conclusions(outcomes)
-    assert "0.850 ± 0.071 (n = 2) with 3x3x3" in found[0]
-    assert "every seed of the first is above" in found[0]
+    assert found[0].startswith("volumes against slices: Dice 0.850 ± 0.071 (n = 2) and 0.710")
+    assert "every seed of the first above every seed of the second" in found[0]
+    assert "an epoch takes 3.0 ± 0.0 (n = 2) times as long" in found[0]
     assert found[1] == "slices: 0 of 2 trainings reach validation Dice 0.8."
     assert "1 of 2" in found[2]
     assert "4.0 epochs and 40 s" in found[2]
-    assert "3.0 ± 0.0 (n = 2) times" in found[3]
     outcomes[0].metrics["dice"] = 0.85
     assert "overlap" in conclusions(outcomes)[0]
+
+
+def test_wide_slices_have_as_many_weights_as_volumes():
+    depth, factor = volume_segmentation.NETWORKS["wide_slices"]
+    assert depth == 1
+    wide = build_volume_unet((32, 32, 32), round(8 * factor), depth).count_params()
+    deep = build_volume_unet((32, 32, 32), 8, 3).count_params()
+    assert deep <= wide < 1.1 * deep
 
 
 def test_simulated_parts_are_the_same_at_every_call_and_share_no_volume():

@@ -8,6 +8,7 @@ Each run goes through the script's own `main` on real data. Runs that are finish
 interrupted are resumed, not repeated, so this command can be stopped and started again. Figures of
 a checkout with uncommitted changes outside `results/` are refused: nobody could reproduce them.
 The machine's speed is measured first and stored beside them: seconds differ from day to day.
+Where an experiment's data aren't there the others are made all the same, and the exit code is 2.
 """
 
 import importlib
@@ -133,11 +134,19 @@ def main(argv: list[str] | None = None) -> None:
     if machine.commit().endswith("-dirty"):
         fail("uncommitted changes outside results/: commit them, then reproduce")
     print(f"Machine: {machine.measure_speed()['gflops']:.0f} GFLOP/s today")
+    without = []
     for experiment in experiments:
-        if experiment.comparison:
-            reproduce_comparison(experiment)
-        else:
-            reproduce(experiment, tqdm(experiment.seeds, desc=experiment.name, unit="seed"))
+        try:
+            if experiment.comparison:
+                reproduce_comparison(experiment)
+            else:
+                reproduce(experiment, tqdm(experiment.seeds, desc=experiment.name, unit="seed"))
+        except SystemExit as refusal:  # the script has said what it lacks
+            if refusal.code != 2:
+                raise
+            without.append(experiment.name)
+    if without:
+        fail(f"not reproduced, for what the messages above say: {', '.join(without)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What does batch normalisation buy on the hand-out's network, and what does it cost?
 
-    python tp2_improvement/tp2_ex4_batchnorm.py             # about 10 minutes on two cores
+    python tp2_improvement/tp2_ex4_batchnorm.py             # about 20 minutes on two cores
     python tp2_improvement/tp2_ex4_batchnorm.py --smoke     # everything once, in seconds
     python tp2_improvement/tp2_ex4_batchnorm.py --resume    # go on after an interruption
 
@@ -9,6 +9,9 @@
 2. The same, each at its own best learning rate of four, chosen on validation images.
 3. Ten times that rate: who tolerates it?
 4. Inference: what normalisation costs, and that it can be folded into its neighbour.
+
+The rate is constant, so a training of ten epochs holds one of five: both budgets are shown. The
+networks take turns, seed by seed, so that a busy moment of the machine hits them all.
 
 Reference: Ioffe and Szegedy (ICML 2015), algorithms 1 and 2.
 """
@@ -24,9 +27,9 @@ import numpy as np
 from tqdm import tqdm
 
 import labkit
-from labkit import comparison, figures
-from labkit.evidence import compare_pairs, curves_figure, difference_in_words, values
+from labkit import comparison
 from tp1_mnist_api.digits import floors, to_input
+from tp2_improvement.batchnorm_report import conclusions, draw
 from tp2_improvement.training import BATCH_SIZE, Settings, Trial, faster, load, measure, watch
 
 keras = labkit.lazy("keras")
@@ -34,10 +37,12 @@ keras = labkit.lazy("keras")
 Placement = Literal["none", "after", "before"]
 PLACEMENTS: tuple[Placement, ...] = ("none", "after", "before")
 """Of the normalisation: nowhere, after the activation (the hand-out's), before it (the paper's)."""
+HANDOUT_RATE = 0.001
 LEARNING_RATES = (0.0003, 0.001, 0.003, 0.01)
 TARGET = 0.975
 """Validation accuracy that counts as arrived."""
 COLUMNS = {
+    "validation_accuracy_of_5_epochs": "validation % after 5 epochs",
     "validation_accuracy": "validation %",
     "test_accuracy": "test %",
     "train_accuracy": "training %",
@@ -49,6 +54,8 @@ COLUMNS = {
 class Config(Settings):
     """Settings of the comparison."""
 
+    epochs: int = 10
+    """Passes over the 54,000 training images in each training, 1 or more."""
     rounds: int = 50
     """Timings of each network's inference, in turn, 1 or more."""
 
@@ -130,12 +137,20 @@ def study(trial: NormalizationTrial, data: labkit.Data, run: labkit.Run) -> dict
 
 
 def arrival(history: dict[str, list[float]]) -> dict[str, float]:
-    """Epochs and seconds to the target; both are absent where it was never reached."""
-    arrived = np.flatnonzero(np.array(history["validation_accuracy"]) >= TARGET)
-    if not len(arrived):
-        return {}
-    first = int(arrived[0])
-    return {"epochs_to_97.5": first + 1, "seconds_to_97.5": history["seconds"][first]}
+    """Epochs and seconds to the target, absent where it was never reached; accuracy of 5 epochs."""
+    accuracy = history["validation_accuracy"]
+    found = {"validation_accuracy_of_5_epochs": accuracy[4]} if len(accuracy) >= 5 else {}
+    if max(accuracy) >= TARGET:
+        first = int(np.argmax(np.array(accuracy) >= TARGET))
+        found |= {"epochs_to_97.5": first + 1, "seconds_to_97.5": history["seconds"][first]}
+    return found
+
+
+def warm_up() -> None:
+    """Train on one batch: the first training of a process also waits for TensorFlow to begin."""
+    model = build("after")
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    model.fit(np.zeros((BATCH_SIZE, 784), np.float32), np.zeros(BATCH_SIZE), verbose=0)
 
 
 def choice(placement: Placement, rate: float, configuration: str = "") -> dict[str, Any]:
@@ -174,85 +189,6 @@ def time_inference(outcomes: list[comparison.Outcome], rounds: int) -> dict[str,
     return milliseconds
 
 
-def inference_figure(milliseconds: dict[str, list[float]]) -> figures.Figure:
-    """Box plots of the inference times."""
-    figure, axis = figures.subplots(size=(7, 3.6))
-    names = list(milliseconds)[::-1]
-    axis.boxplot([milliseconds[name] for name in names], orientation="horizontal", showfliers=False)
-    axis.set_yticks(range(1, len(names) + 1), labels=names)
-    axis.set(xlabel="milliseconds for 1,000 images", title="Inference, networks in turn")
-    return figure
-
-
-def tolerance_figure(
-    sweep: list[comparison.Outcome], tenfold: list[comparison.Outcome]
-) -> figures.Figure:
-    """Validation accuracy against the learning rate: the sweep, and ten times the chosen rate."""
-    figure, axis = figures.subplots(size=(6.5, 4.2))
-    for index, name in enumerate(PLACEMENTS):
-        for outcomes, style, label in (
-            (sweep, "o-", name), (tenfold, "x", f"{name}, ten times its best rate"),
-        ):  # fmt: skip
-            own = [outcome for outcome in outcomes if outcome.trial.placement == name]
-            axis.plot(
-                [outcome.trial.learning_rate for outcome in own],
-                [100 * outcome.metrics["validation_accuracy"] for outcome in own],
-                style, color=f"C{index}", label=label if own else None,
-            )  # fmt: skip
-    axis.set(xscale="log", xlabel="learning rate (Adam)", ylabel="validation accuracy (%)")
-    axis.set(title="Where is the normalisation, what does it tolerate?")
-    axis.legend(fontsize=8)
-    return figure
-
-
-def draw(
-    run: labkit.Run,
-    outcomes: dict[str, list[comparison.Outcome]],
-    sweep: list[comparison.Outcome],
-    milliseconds: dict[str, list[float]],
-) -> None:
-    """Save the four figures."""
-    panels = {"train_cross_entropy": "training loss", "validation_accuracy": "validation accuracy"}
-    run.save_figure("curves_handout", curves_figure(outcomes["handout"], panels))
-    run.save_figure("curves_best", curves_figure(outcomes["best"], panels))
-    run.save_figure("tolerance", tolerance_figure(sweep, outcomes["tenfold"]))
-    run.save_figure("inference", inference_figure(milliseconds))
-
-
-def arrival_in_words(outcomes: list[comparison.Outcome]) -> list[str]:
-    """Epochs and seconds to the target, seed by seed; a seed that never arrived is named so."""
-    found = []
-    seconds = values(outcomes, "seconds_to_97.5")
-    for name, epochs in values(outcomes, "epochs_to_97.5").items():
-        seeds = sum(outcome.configuration == name for outcome in outcomes)
-        if not epochs:
-            found.append(f"{name}: no seed of {seeds} reaches 97.5 % validation.")
-            continue
-        found.append(
-            f"{name}: {len(epochs)} of {seeds} seeds reach 97.5 % validation, after "
-            f"{', '.join(f'{count:.0f}' for count in epochs)} epochs and "
-            f"{', '.join(f'{time:.1f}' for time in seconds[name])} seconds."
-        )
-    return found
-
-
-def conclusions(
-    best: dict[str, float],
-    outcomes: dict[str, list[comparison.Outcome]],
-    medians: dict[str, float],
-) -> list[str]:
-    """The rates, who arrives when, who differs from the network without, and what it costs."""
-    listed = ", ".join(f"{name} {rate:g}" for name, rate in best.items())
-    found = [f"Learning rates chosen on validation, four tried for each: {listed}."]
-    found += arrival_in_words(outcomes["handout"]) + arrival_in_words(outcomes["best"])
-    for prefix, group in outcomes.items():
-        for metric in ("validation_accuracy", "test_accuracy"):
-            pairs = compare_pairs(values(group, metric), f"{prefix}_none")
-            found += [difference_in_words(pair, metric.replace("_", " ")) for pair in pairs]
-    times = ", ".join(f"{name} {median:.2f}" for name, median in medians.items())
-    return [*found, f"Inference, median milliseconds for 1,000 images: {times}."]
-
-
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Compare the placements; return the mean of every metric."""
     config = labkit.parse(Config, argv)
@@ -264,13 +200,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     ) as run:
         if run.is_finished:
             return comparison.show_again(run)
+        labkit.prepare(config.seed)
+        warm_up()
         train = config.trainer(run, __file__, study, load)
 
         def report(prefix: str, rate: dict[str, float], **changes: str) -> list[comparison.Outcome]:
             choices = [choice(name, rate[name], f"{prefix}_{name}") | changes for name in rate]
             return train(config.trials(NormalizationTrial, choices), label=prefix)
 
-        outcomes = {"handout": report("handout", dict.fromkeys(placements, 0.001), split="last")}
+        outcomes = {
+            "handout": report("handout", dict.fromkeys(placements, HANDOUT_RATE), split="last")
+        }
         tried = [choice(name, rate) for name in placements for rate in rates]
         sweep = train(config.trials(NormalizationTrial, tried, "choose"), label="learning rates")
         best = {name: trial.learning_rate for name, trial in comparison.choose(sweep).items()}
@@ -286,9 +226,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             "Batch normalisation on MNIST: speed, tolerance, cost",
             [outcome for group in outcomes.values() for outcome in group],
             COLUMNS,
-            conclusions(best, outcomes, medians),
+            conclusions(best, HANDOUT_RATE, outcomes, comparison.at_an_edge(sweep), medians),
             floors(data),
-            {"chosen_learning_rates": best, "inference_milliseconds": medians},
+            {
+                "chosen_learning_rates": best,
+                "sweep": {
+                    f"{name}_{trial.learning_rate:g}": accuracy
+                    for name, settings in comparison.swept(sweep).items()
+                    for trial, accuracy in settings.items()
+                },
+                "inference_milliseconds": medians,
+            },
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal, TypeVar
@@ -18,6 +18,8 @@ from tp1_mnist_api.digits import score, to_input
 keras = labkit.lazy("keras")
 
 BATCH_SIZE = 128
+SWEEP_SEEDS = (comparison.SWEEP_SEED, comparison.SWEEP_SEED + 1)
+"""Of the trainings that choose: one seed's luck would choose a rate that has nothing else."""
 EVALUATED_IMAGES = 6000
 """Training images that are evaluated after each epoch, as many as there are validation images."""
 
@@ -66,25 +68,26 @@ class Settings(comparison.Settings):
     def trials(
         self,
         kind: type[Kind],
-        choices: Iterable[dict[str, Any]],
+        choices: Sequence[dict[str, Any]],
         purpose: Literal["choose", "report"] = "report",
         seeds: Sequence[int] = (),
     ) -> list[Kind]:
         """Trials of each of `choices`, fields of `kind`, with each of `seeds`.
 
         Those that report have all seeds of the comparison if not given, and of the first one the
-        network is kept; those that choose have the sweep's seed.
+        network is kept; those that choose have the sweep's two. One seed after the other, so that
+        all choices see the machine fast and slow.
         """
         common = {
             "purpose": purpose, "epochs": self.length,
             "data": self.data, "smoke": self.smoke, "resume": self.resume,
         }  # fmt: skip
         choosing = purpose == "choose"
-        seeds = seeds or ([comparison.SWEEP_SEED] if choosing else self.all_seeds)
+        seeds = seeds or (SWEEP_SEEDS[: 1 if self.smoke else 2] if choosing else self.all_seeds)
         return [
             kind(**common | {"seed": seed, "keep": seed == self.seed and not choosing} | choice)
-            for choice in choices
             for seed in seeds
+            for choice in choices
         ]
 
     def trainer(

@@ -33,7 +33,9 @@ STRIDE = 4
 CELLS = SIZE // STRIDE
 BATCH_SIZE = 32
 LOWEST_SCORE = 0.05
-"""Cells below it are not worth a box."""
+"""Cells below it are not worth a box; average precision wants the unsure ones, too."""
+SHOWN_SCORE = 0.3
+"""Boxes below it are not drawn after suppression."""
 
 
 class Config(Settings):
@@ -205,28 +207,34 @@ def evaluate(raw: list[Detections], kept: list[Detections], data: labkit.Data) -
 def boxes_figure(
     test: labkit.Part, raw: list[Detections], kept: list[Detections], count: int = 6
 ) -> figures.Figure:
-    """The first test images: true boxes, all boxes found, and those left after suppression."""
+    """The first test images: true boxes, all boxes found, and the surer of those that are left.
+
+    The surer a cell, the more opaque its box; names would hide each other before suppression.
+    """
     figure, axes = figures.subplots(3, count, size=(1.9 * count, 6.2))
     for column in range(count):
         rows = test.y[column]
         true = Detections(rows[:, :4], np.ones(len(rows)), rows[:, 4].astype(int))
-        for axis, shown in zip(axes[:, column], (true, raw[column], kept[column]), strict=True):
+        left = kept[column].only(kept[column].scores >= SHOWN_SCORE)
+        for axis, shown in zip(axes[:, column], (true, raw[column], left), strict=True):
             axis.imshow(test.x[column], extent=(0, SIZE, SIZE, 0))
             axis.set(xticks=[], yticks=[], autoscale_on=False)  # a box may reach out
             axis.grid(False)
             for box, score, label in zip(shown.boxes, shown.scores, shown.labels, strict=True):
-                left, top, right, bottom = box
+                x, y, right, bottom = box
                 for colour, linewidth in (("black", 2.5), ("white", 1.2)):
                     axis.plot(
-                        (left, right, right, left, left), (top, top, bottom, bottom, top),
-                        color=colour, linewidth=linewidth,
+                        (x, right, right, x, x), (y, y, bottom, bottom, y),
+                        color=colour, linewidth=linewidth, alpha=0.2 + 0.8 * score,
                     )  # fmt: skip
-                axis.text(
-                    left, top - 0.7, CLASSES[label] + ("" if shown is true else f" {score:.0%}"),
-                    fontsize=6, color="white",
-                    bbox={"facecolor": "black", "pad": 0.6, "linewidth": 0},
-                )  # fmt: skip
-    for axis, label in zip(axes[:, 0], ("truth", "all cells' boxes", "suppressed"), strict=True):
+                if shown is not raw[column]:
+                    axis.text(
+                        x, y - 0.7, CLASSES[label] + ("" if shown is true else f" {score:.0%}"),
+                        fontsize=6, color="white",
+                        bbox={"facecolor": "black", "pad": 0.6, "linewidth": 0},
+                    )  # fmt: skip
+    labels = ("truth", "all cells' boxes", f"suppressed, from {SHOWN_SCORE:.0%} on")
+    for axis, label in zip(axes[:, 0], labels, strict=True):
         axis.set_ylabel(label)
     return figure
 

@@ -24,9 +24,10 @@ EXPERIMENTS = (
     ),
     Experiment(SEGMENT, "cells_handout", ("--width", "32"), (0,), EXAMINE, data="sample"),
     Experiment(
-        SEGMENT, "mri", then=EXAMINE,
+        SEGMENT, "mri", ("--mri-slices", "1073"), then=EXAMINE,
         gates=(Gate("dice", 0.75, 0.90, above=ABOVE),),
     ),
+    Experiment(SEGMENT, "mri_complete", ("--mri-slices", "3929"), then=EXAMINE),
     Experiment(LOSSES, data="sample", comparison=True),
     Experiment(
         HELICES, data="auto", comparison=True,
@@ -40,7 +41,9 @@ EXPERIMENTS = (
     ),
     Experiment(
         VOLUMES, "tubes", data="sample", comparison=True,
-        gates=(Gate("volumes/dice", 0.70, 0.99, above=(*ABOVE, "slices/dice")),),
+        gates=(
+            Gate("volumes/dice", 0.70, 0.99, above=(*ABOVE, "slices/dice", "wide_slices/dice")),
+        ),
     ),
     Experiment(VOLUMES, "mri_volumes", comparison=True),
 )  # fmt: skip
@@ -101,7 +104,7 @@ def compared(file: str) -> list[str]:
 
 
 def losses() -> str:
-    """Five losses on the same terms."""
+    """Six losses on the same terms."""
     rows = [Row(loss.replace("_and_", "+"), LOSSES, loss) for loss in compared(LOSSES)]
     columns = [
         Column("Dice", "dice", digits=3),
@@ -115,9 +118,13 @@ def losses() -> str:
     return table_of(rows, columns, "loss", main="dice")
 
 
-def tubes() -> str:
-    """A U-Net of slices beside one of volumes."""
-    rows = [Row("1x3x3, slice by slice", TUBES, "slices"), Row("3x3x3", TUBES, "volumes")]
+def depths(file: str) -> str:
+    """U-Nets of slices beside one of volumes."""
+    rows = [
+        Row("1x3x3, slice by slice", file, "slices"),
+        Row("1x3x3, as many weights", file, "wide_slices"),
+        Row("3x3x3", file, "volumes"),
+    ]
     columns = [
         Column("parameters", "parameters", digits=0, plain=True),
         Column("GFLOP per volume", "gigaflop_per_volume", plain=True),
@@ -158,8 +165,10 @@ TABLES = {
     "tp4_mri": partial(masks, {"mri": "U-Net, 16 filters"}),
     "tp4_losses": losses,
     "tp4_losses_findings": partial(findings, LOSSES),
-    "tp4_tubes": tubes,
+    "tp4_tubes": partial(depths, TUBES),
     "tp4_tubes_findings": partial(findings, TUBES),
+    "tp4_mri_volumes": partial(depths, f"{VOLUMES}.mri_volumes"),
+    "tp4_mri_volumes_findings": partial(findings, f"{VOLUMES}.mri_volumes"),
     "tp4_volumes": volumes,
     "tp4_cost": cost,
 }

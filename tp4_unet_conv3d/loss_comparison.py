@@ -1,6 +1,6 @@
-"""Which loss finds small cells, and which converges soonest: five losses, the same images?
+"""Which loss finds small cells, and which converges soonest: six losses, the same images?
 
-    python tp4_unet_conv3d/loss_comparison.py            # 5 losses x 3 seeds
+    python tp4_unet_conv3d/loss_comparison.py            # 6 losses x 3 seeds
     python tp4_unet_conv3d/loss_comparison.py --smoke    # everything once, in seconds
     python tp4_unet_conv3d/loss_comparison.py --resume   # go on after an interruption
 
@@ -32,7 +32,7 @@ keras = labkit.lazy("keras")
 batches = labkit.lazy("labkit.batches")
 measures = labkit.lazy("tp4_unet_conv3d.metrics")
 
-LOSSES = ("bce", "dice", "bce_and_dice", "tversky", "focal")
+LOSSES = ("bce", "dice", "bce_and_dice", "tversky", "focal", "focal75")
 """Those of losses.py; MLflow's names have no plus."""
 BASE = "bce"
 """What the others are compared to: the loss that ignores how small a target is."""
@@ -108,14 +108,14 @@ def study(trial: Trial, data: Data, run: labkit.Run) -> dict[str, float]:
     """Train with the trial's loss, choose epoch and threshold on validation, open test once."""
     labkit.prepare(trial.seed, trial.precision)
     build = partial(build_unet, trial.width, 1 if trial.smoke else DEPTH)
-    model = build()
     training, validation = data.train, data.validation
     sequence = batches.Batches(
         training.x, training.targets, 8 if trial.smoke else BATCH_SIZE, trial.seed,
         run.first_epoch, transform=turn,
     )  # fmt: skip
     rate = segmentation.one_cycle(trial.epochs * len(sequence))
-    segmentation.compile_model(model, trial.loss, keras.optimizers.Adam(rate), trial.smoke)
+    adam = keras.optimizers.Adam(rate)
+    model = segmentation.compile_logits(build(), trial.loss, adam, trial.smoke)
     model.fit(
         sequence,
         validation_data=(validation.x, validation.targets),
@@ -152,17 +152,7 @@ def conclusions(outcomes: list[Outcome]) -> list[str]:
         seeds = len(samples[BASE])
         whole = {loss: sample for loss, sample in samples.items() if len(sample) == seeds > 1}
         for pair in compare_pairs(whole, BASE) if BASE in whole else []:
-            if pair.p is None:  # no spread, no test
-                sentences.append(difference_in_words(pair, name))
-                continue
-            told = f"{pair.first} is {'above' if pair.difference > 0 else 'below'} {pair.second}"
-            if pair.low <= 0 <= pair.high:
-                told = f"{pair.first} and {pair.second} can't be told apart"
-            sentences.append(
-                f"{name}: {told}, {pair.difference:+.3f} [{pair.low:+.3f}, "
-                f"{pair.high:+.3f}] (paired, {seeds} seeds, not corrected for the number of "
-                "losses)."
-            )
+            sentences.append(difference_in_words(pair, name))
     return [sentence.replace("_and_", "+") for sentence in sentences]
 
 

@@ -1,4 +1,7 @@
-"""TP4's U-Nets: images (B, 128, 128, 1), or volumes, to as many probabilities of the target."""
+"""TP4's U-Nets: images (B, 128, 128, 1), or volumes, to as many probabilities of the target.
+
+The convolution before the last sigmoid is called `logits`: training ends there, see `losses.py`.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,9 @@ def build_unet(width: int = HANDOUT_WIDTH, depth: int = DEPTH) -> keras.Model:
         x = keras.layers.Conv2DTranspose(width << level, 2, strides=2, padding="same")(x)
         x = keras.layers.Concatenate()([x, passed[level]])  # detail that pooling has dropped
         x = conv_block(x, width << level)  # (B, 32, 32, 128), (B, 64, 64, 64), (B, 128, 128, 32)
-    outputs = keras.layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")(x)
-    return keras.Model(inputs, outputs, name=f"unet{width}")  # (B, 128, 128, 1)
+    logits = keras.layers.Conv2D(1, 1, dtype="float32", name="logits")(x)  # (B, 128, 128, 1)
+    outputs = keras.layers.Activation("sigmoid", dtype="float32")(logits)
+    return keras.Model(inputs, outputs, name=f"unet{width}")
 
 
 def build_volume_unet(shape: tuple[int, int, int], width: int, depth: int) -> keras.Model:
@@ -76,7 +80,8 @@ def build_volume_unet(shape: tuple[int, int, int], width: int, depth: int) -> ke
         x = keras.layers.Conv3DTranspose(width << level, pool, strides=pool, padding="same")(x)
         x = keras.layers.Concatenate()([x, passed[level]])
         x = block(x, width << level)
-    outputs = keras.layers.Conv3D(1, 1, activation="sigmoid", dtype="float32")(x)
+    logits = keras.layers.Conv3D(1, 1, dtype="float32", name="logits")(x)
+    outputs = keras.layers.Activation("sigmoid", dtype="float32")(logits)
     return keras.Model(inputs, outputs, name=f"unet_depth{depth}")
 
 

@@ -60,14 +60,15 @@ def load(
     smoke: bool,
     level: LevelName = "standard",
     training_images: int = COUNTS["train"],
+    mri_slices: int | None = None,
 ) -> Data:
     """MRI slices split by patient where `choice` is `real`, otherwise simulated cells of `level`.
 
     The parts are `SegmentationPart`s of images (n, 128, 128, 1). Leaves with exit code 2 where the
-    MRI slices can't be had.
+    MRI slices can't be had, or aren't `mri_slices` if that is given.
     """
     if choice == "real":
-        slices, source = lgg.load_slices(2 if smoke else None)
+        slices, source = lgg.load_slices(2 if smoke else None, mri_slices)
         parts = {
             part: SegmentationPart(
                 found.images,
@@ -98,20 +99,21 @@ def one_cycle(steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
     )
 
 
-def compile_model(
-    model: keras.Model,
-    loss: str,
-    optimizer: keras.optimizers.Optimizer | str,
-    smoke: bool = False,
-) -> None:
-    """Give `model` a loss of `LOSSES` and the metrics at 0.5: dice, iou, val_dice, val_iou.
+def compile_logits(
+    network: keras.Model, loss: str, optimizer: keras.optimizers.Optimizer, smoke: bool = False
+) -> keras.Model:
+    """`network` without its sigmoid, the same weights, compiled for training with logits.
 
-    For `smoke` it runs eagerly: a graph would take longer to make than the training to run.
+    With a loss of `LOSSES` and the metrics where the probability is 0.5 and the logit 0: dice, iou,
+    val_dice, val_iou. For `smoke` it runs eagerly: a graph would take longer to make than the
+    training to run.
     """
-    metrics = [measures.Dice(), measures.IoU()]
+    model = keras.Model(network.input, network.get_layer("logits").output, name=network.name)
     model.compile(
-        optimizer, losses.LOSSES[loss](), metrics=metrics, run_eagerly=smoke, jit_compile=False
-    )
+        optimizer, losses.LOSSES[loss](from_logits=True), run_eagerly=smoke, jit_compile=False,
+        metrics=[measures.Dice(threshold=0.0), measures.IoU(threshold=0.0)],
+    )  # fmt: skip
+    return model
 
 
 def callbacks(model: keras.Model, run: labkit.Run) -> list[keras.callbacks.Callback]:
@@ -132,13 +134,14 @@ def callbacks(model: keras.Model, run: labkit.Run) -> list[keras.callbacks.Callb
 def restored(build: Callable[[], keras.Model], best: Path, loss: str, seed: int) -> keras.Model:
     """The weights in the file `best` in a float32 network that `build` makes anew.
 
-    So evaluation doesn't depend on the precision. It is compiled, so that `evaluate()` works on the
-    saved file; with plain SGD, which has no state to save.
+    So evaluation doesn't depend on the precision. It ends in probabilities and is compiled, so that
+    `evaluate()` works on the saved file; with plain SGD, which has no state to save.
     """
     labkit.prepare(seed)
     twin = build()
     twin.load_weights(best)
-    compile_model(twin, loss, "sgd")
+    metrics = [measures.Dice(), measures.IoU()]
+    twin.compile("sgd", losses.LOSSES[loss](), metrics=metrics, jit_compile=False)
     return twin
 
 

@@ -51,17 +51,19 @@ class Config(labkit.Settings):
     """Difficulty of the simulated cells."""
     width: int = 16
     """Filters at full resolution, 1 or more; 32 is the hand-out's U-Net, four times the work."""
-    loss: Literal["bce", "dice", "bce+dice", "tversky", "focal"] = "bce+dice"
-    """See losses.py."""
+    loss: Literal["bce", "dice", "bce+dice", "tversky", "focal", "focal75"] = "bce+dice"
+    """See losses.py; focal75 weighs the target's pixels three times as much as the background's."""
     epochs: int | None = None
     """Passes over the training images, 1 or more; if not given 12, on MRI 30."""
+    mri_slices: int | None = None
+    """How many slices the MRI set must have, 1 or more: its selections aren't the same task."""
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     """Training arithmetic; auto: the machine's faster one."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, naming field, limit and value."""
         super().__post_init__()
-        labkit.at_least(self, width=1)
+        labkit.at_least(self, width=1, mri_slices=1)
 
     @property
     def real(self) -> bool:
@@ -82,7 +84,6 @@ def train(config: Config, data: Data, run: labkit.Run) -> keras.Model:
     """Fit a U-Net; return it with the weights of the epoch with the best validation Dice."""
     labkit.prepare(config.seed, config.precision)
     build = partial(build_unet, config.width, 1 if config.smoke else DEPTH)
-    model = build()
     training, validation = data.train, data.validation
     sequence = batches.Batches(
         training.x, training.targets, 4 if config.smoke else BATCH_SIZE, config.seed,
@@ -91,7 +92,8 @@ def train(config: Config, data: Data, run: labkit.Run) -> keras.Model:
         draw=fewer_empty(training.masks, KEEP_EMPTY_SLICES) if config.real else None,
     )  # fmt: skip
     rate = segmentation.one_cycle(config.epochs * len(sequence))
-    segmentation.compile_model(model, config.loss, keras.optimizers.Adam(rate), config.smoke)
+    adam = keras.optimizers.Adam(rate)
+    model = segmentation.compile_logits(build(), config.loss, adam, config.smoke)
     model.fit(
         sequence,
         validation_data=(validation.x, validation.targets),
@@ -144,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Train, choose the threshold, evaluate once on test, track; return the final metrics."""
     config = labkit.parse(Config, argv)
     labkit.prepare(config.seed)  # before anything imports Keras
-    data = load(config.data, config.smoke, config.level)
+    data = load(config.data, config.smoke, config.level, mri_slices=config.mri_slices)
     config = config.completed()
     unit = "patient" if config.real else "image"
     name = f"unet{config.width}-adam-{config.loss}-s{config.seed}"

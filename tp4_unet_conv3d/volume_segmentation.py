@@ -5,10 +5,11 @@
     python tp4_unet_conv3d/volume_segmentation.py --smoke          # everything once, in seconds
     python tp4_unet_conv3d/volume_segmentation.py --resume         # go on after an interruption
 
-Two U-Nets of the same widths see the same volumes in the same order: `slices`, whose kernels are
-1x3x3, and `volumes`, whose kernels are 3x3x3. One pass over the volumes costs the second one more,
-so both clocks are kept: epochs, and seconds. Epoch and threshold are chosen on validation for each
-training, and each opens the test volumes once. Both are scored volume by volume.
+Three U-Nets see the same volumes in the same order: `slices`, whose kernels are 1x3x3, `volumes` of
+the same widths, whose kernels are 3x3x3 and hold three times the weights, and `wide_slices`, with
+1x3x3 kernels again but as many weights as `volumes`. A pass over the volumes doesn't cost them the
+same, so both clocks are kept: epochs, and seconds. Epoch and threshold are chosen on validation for
+each training, and each opens the test volumes once. All are scored volume by volume.
 
 README.md has the figures and the time on two cores.
 
@@ -17,9 +18,10 @@ References: Ronneberger et al. (MICCAI 2015), Çiçek et al. (MICCAI 2016) for t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -37,8 +39,8 @@ measures = labkit.lazy("tp4_unet_conv3d.metrics")
 augmentation = labkit.lazy("tp4_unet_conv3d.augmentation")
 batches = labkit.lazy("labkit.batches")
 
-NETWORKS = {"slices": 1, "volumes": 3}
-"""Depth of the kernels."""
+NETWORKS = {"slices": (1, 1.0), "volumes": (3, 1.0), "wide_slices": (1, math.sqrt(3))}
+"""Depth of the kernels, and how many times the width: the weights grow with its square."""
 LOSS = "bce+dice"
 COUNTS = {"train": 300, "validation": 60, "test": 150}
 SMOKE_COUNTS = {"train": 4, "validation": 4, "test": 4}
@@ -71,13 +73,13 @@ class Config(comparison.Settings):
         labkit.at_least(self, width=1, epochs=1)
 
     def trials(self) -> list[Trial]:
-        """Both networks with every seed."""
+        """All networks with every seed."""
         shared = ("data", "width", "epochs", "smoke", "resume")
         settings = {name: getattr(self, name) for name in shared}
         return [
             Trial(configuration=network, seed=seed, **settings)
             for seed in self.all_seeds
-            for network in NETWORKS
+            for network in list(NETWORKS)[: 2 if self.smoke else None]
         ]
 
 
@@ -150,15 +152,16 @@ def load(choice: labkit.DataChoice, smoke: bool) -> Data:
 def study(trial: Trial, data: Data, run: labkit.Run) -> dict[str, float]:
     """Train a U-Net; choose epoch and threshold on validation, open the test volumes once."""
     labkit.prepare(trial.seed)
-    width = min(2, trial.width) if trial.smoke else trial.width
-    model = build_volume_unet(data.train.y.shape[1:], width, NETWORKS[trial.configuration])
+    depth, factor = NETWORKS[trial.configuration]
+    width = 2 if trial.smoke else round(factor * trial.width)
+    build = partial(build_volume_unet, data.train.y.shape[1:], width, depth)
     sequence = batches.Batches(
         data.train.x, data.train.targets, trial.batch_size, trial.seed, run.first_epoch,
         augmentation.mirror,
     )  # fmt: skip
     rate = segmentation.one_cycle(trial.passes * len(sequence))
-    segmentation.compile_model(model, LOSS, keras.optimizers.Adam(rate))
-    model.run_eagerly = trial.smoke  # to trace its graph takes longer than a few steps
+    adam = keras.optimizers.Adam(rate)
+    model = segmentation.compile_logits(build(), LOSS, adam, trial.smoke)
     model.fit(
         sequence,
         validation_data=(data.validation.x, data.validation.targets),
@@ -169,7 +172,7 @@ def study(trial: Trial, data: Data, run: labkit.Run) -> dict[str, float]:
         callbacks=segmentation.callbacks(model, run),
         verbose=0,
     )
-    model.load_weights(run.best_file)
+    model = segmentation.restored(build, run.best_file, LOSS, trial.seed)
     model.save(run.folder / "model.keras")
     validation = data.validation.slices()
     probabilities = segmentation.probabilities_of(model, data.validation.x, trial.batch_size)
@@ -211,31 +214,35 @@ def score(
 def conclusions(outcomes: list[comparison.Outcome]) -> list[str]:
     """What the figures allow to say, computed from them."""
     dice, seconds = values(outcomes, "dice"), values(outcomes, "train_seconds")
-    apart = min(dice["volumes"]) > max(dice["slices"])
-    found = [
-        f"Test Dice by volume: {in_words(dice['volumes'])} with 3x3x3 kernels, "
-        f"{in_words(dice['slices'])} slice by slice: "
-        + ("every seed of the first is above every seed of the second."
-           if apart else "the seeds overlap.")
-    ]  # fmt: skip
-    for network in NETWORKS:
+    found = []
+    for network in dice:
+        if network != "volumes":
+            above = min(dice["volumes"]) > max(dice[network])
+            ratio = np.divide(seconds["volumes"], seconds[network])
+            found.append(
+                f"volumes against {network}: Dice {in_words(dice['volumes'])} and "
+                f"{in_words(dice[network])}, "
+                + ("every seed of the first above every seed of the second"
+                   if above else "the seeds overlap or the second is ahead")
+                + f"; an epoch takes {in_words(list(ratio), 1)} times as long."
+            )  # fmt: skip
+    for network in dice:
         epochs, clock = (values(outcomes, metric)[network] for metric in (EPOCHS_TO, SECONDS_TO))
         runs = len(dice[network])
         told = f"{network}: {len(epochs)} of {runs} trainings reach validation Dice {TARGET}"
         if epochs:
             told += f", after {np.mean(epochs):.1f} epochs and {np.mean(clock):.0f} s in the mean"
         found.append(f"{told}.")
-    ratio = np.divide(seconds["volumes"], seconds["slices"])
-    found.append(f"An epoch of volumes takes {in_words(list(ratio), 1)} times as long.")
     return found
 
 
 def curves_figure(outcomes: list[comparison.Outcome]) -> figures.Figure:
     """Validation Dice of every training, against epochs and against seconds."""
     figure, axes = figures.subplots(1, 2, size=(11, 4.2))
-    for number, outcome in enumerate(outcomes):
+    for outcome in outcomes:
         history, place = outcome.history, list(NETWORKS).index(outcome.configuration)
-        label = outcome.configuration if number < len(NETWORKS) else None
+        first = outcome.trial.seed == outcomes[0].trial.seed
+        label = outcome.configuration.replace("_", " ") if first else None
         epochs = np.arange(1, len(history["val_dice"]) + 1)
         for axis, x in zip(axes, (epochs, history["seconds"]), strict=True):
             axis.plot(x, history["val_dice"], ".-", color=f"C{place}", alpha=0.8, label=label)
@@ -248,12 +255,14 @@ def curves_figure(outcomes: list[comparison.Outcome]) -> figures.Figure:
 
 
 def predictions_figure(outcomes: list[comparison.Outcome], test: Volumes) -> figures.Figure:
-    """Slices of the first two test volumes: truth, and both networks' predictions of one seed."""
+    """Slices of the first two test volumes: truth, and the networks' predictions of one seed."""
     slices, depth = test.slices(), test.y.shape[1]
     depths = np.linspace(0.2, 0.8, 5) * depth
     chosen = np.concatenate([depths.astype(int), depth + depths.astype(int)])
     predictions = {"truth": slices.masks}
-    for outcome in outcomes[: len(NETWORKS)]:  # those of the first seed
+    for outcome in outcomes:
+        if outcome.trial.seed != outcomes[0].trial.seed:
+            continue
         packed = np.load(outcome.path / "answers.npy")
         bits = np.unpackbits(packed, count=slices.masks.size)
         predictions[outcome.configuration] = bits.reshape(slices.masks.shape).astype(bool)

@@ -200,13 +200,13 @@ def slices_figure(volumes: dict[str, np.ndarray]) -> figures.Figure:
         smooth = gaussian_filter(volume.astype(np.float32), 0.8)
         bright = smooth.max(axis=0) - np.percentile(smooth.max(axis=0), 30)
         bright = np.clip(bright / bright.max(), 0, 1)[..., None]
-        colours = matplotlib.colormaps["turbo"](smooth.argmax(axis=0) / last)[..., :3]
+        colours = matplotlib.colormaps["viridis"](smooth.argmax(axis=0) / last)[..., :3]
         row[-1].imshow(colours * bright, interpolation="bicubic")
         row[-1].set_title("maximum along depth", fontsize=8, fontweight="normal")
         row[0].set_ylabel(title)
         for axis in row:
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
-    scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, last), "turbo")
+    scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, last), "viridis")
     figure.colorbar(scale, ax=axes[:, -1], label="depth of the maximum (slice)", fraction=0.08)
     return figure
