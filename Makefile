@@ -48,7 +48,7 @@ run: $(INSTALLED) ## Train, evaluate, export, serve and ask the MNIST model once
 	$(BIN)/python tools/first_run.py
 
 test: $(INSTALLED) ## The tests, every script's smoke run inside (on real data too when LABKIT_DATA is set)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .

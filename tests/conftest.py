@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,21 +10,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = os.environ.get("LABKIT_DATA")
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests on one worker, but a contract's script by script: it is by far the
+class ByFileAndScript(LoadFileScheduling):
+    """A file's tests stay on one worker, those of a contract script by script: it is by far the
     longest file."""
-    for item in items:
-        group = item.path.stem
-        if group == "test_contract" and hasattr(item, "callspec"):
-            group += f" {item.callspec.params['script'].name}"
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        script = re.search(r"test_contract\.py.*\b(tp\d\w*\.[\w.]+)", nodeid)
+        return script[1] if script else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFileAndScript:
+    """Tell pytest-xdist who gets which tests."""
+    return ByFileAndScript(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if REAL_DATA is None:
         for item in items:
             if "realdata" in item.keywords:

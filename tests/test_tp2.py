@@ -248,7 +248,7 @@ def test_the_handouts_regularised_network_has_l2_and_two_dropouts():
 def test_every_method_and_every_optimizer_has_the_same_budget():
     strengths = {name: len(tried) for name, tried in regularization.METHODS.items()}
     assert strengths.pop("none") == 1  # nothing to choose
-    assert set(strengths.values()) == {3}
+    assert set(strengths.values()) == {5}
     assert {len(rates) for rates in optimizers.LEARNING_RATES.values()} == {4}
 
 
@@ -390,8 +390,8 @@ def test_runs_at_the_handouts_rates_have_its_names():
 def test_who_tolerates_ten_times_the_rate_and_who_arrives_is_told():
     sweep, ten = (
         [
-            outcome(of(batchnorm, placement=name, learning_rate=factor * rate, configuration=name),
-                    validation_accuracy=rate)
+            outcome(of(batchnorm, placement=name, learning_rate=factor * rate,
+                       configuration=name, purpose="choose"), validation_accuracy=rate)
             for name in ("none", "after") for rate in (0.1, 0.2)
         ]
         for factor in (1, 10)

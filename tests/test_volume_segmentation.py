@@ -148,8 +148,9 @@ def test_resampling():
 def one_neuron(shape, width, depth):
     """A network that shows brightness: its probabilities are 0.02 at -1, 0.5 at 0, 0.98 at 1."""
     inputs = keras.Input((*shape, 1))
-    outputs = keras.layers.Conv3D(1, 1, kernel_initializer=keras.initializers.Constant(4.0))(inputs)
-    return keras.Model(inputs, keras.ops.sigmoid(outputs))
+    four = keras.initializers.Constant(4.0)
+    logits = keras.layers.Conv3D(1, 1, kernel_initializer=four, name="logits")(inputs)
+    return keras.Model(inputs, keras.ops.sigmoid(logits))
 
 
 def blocks(edges: list[int], background: float) -> Volumes:
