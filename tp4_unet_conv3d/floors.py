@@ -12,7 +12,7 @@ from scipy import ndimage
 from labkit import Data
 from tp4_unet_conv3d.metrics import overlap
 
-SCALES = (1.0, 2.0, 4.0)
+SCALES = (0.5, 1.0, 2.0, 4.0)
 """Window sizes that `local_contrast` tries, standard deviations in pixels."""
 
 
