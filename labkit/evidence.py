@@ -188,7 +188,10 @@ def difference_in_words(pair: Pair, what: str, unit: str = "points") -> str:
             f"{pair.first} and {pair.second} differ in {what} by {difference} in every seed alike: "
             "without a spread no test is possible."
         )
-    size = f"{difference} [{factor * pair.low:+.2f}, {factor * pair.high:+.2f}]"
+    low, high = factor * pair.low, factor * pair.high
+    if unit == "points":  # of shares, which can't differ by more
+        low, high = np.clip((low, high), -100, 100)
+    size = f"{difference} [{low:+.2f}, {high:+.2f}]"
     chance = f"= {pair.p:.3f}" if pair.p >= 0.001 else "< 0.001"
     if pair.distinguishable:
         word = "above" if pair.difference > 0 else "below"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import labkit
 from labkit import comparison, figures
 from labkit.evidence import Pair, compare_questions, curves_figure, difference_in_words, values
+from tp2_improvement.training import PANELS
 
 QUESTIONS = {  # what is compared to the network without, and its unit
     "epochs_to_97.5": ("epochs to 97.5 % validation", "epochs"),
@@ -55,12 +56,8 @@ def draw(
     milliseconds: dict[str, list[float]],
 ) -> None:
     """Save the four figures."""
-    panels = {
-        "train_cross_entropy": "training cross-entropy (nats)",
-        "validation_accuracy": "validation accuracy",
-    }
-    run.save_figure("curves_handout", curves_figure(outcomes["handout"], panels))
-    run.save_figure("curves_best", curves_figure(outcomes["best"], panels))
+    run.save_figure("curves_handout", curves_figure(outcomes["handout"], PANELS))
+    run.save_figure("curves_best", curves_figure(outcomes["best"], PANELS))
     run.save_figure("tolerance", tolerance_figure(sweep, outcomes["tenfold"]))
     run.save_figure("inference", inference_figure(milliseconds))
 
@@ -107,24 +104,25 @@ def conclusions(
     """The verdict on speed, the rates, who arrives when, who differs, and what it costs."""
     pairs = compared(outcomes)
 
-    def sooner(metric: str) -> str:
-        faster = [
-            pair.first
+    def told(metric: str) -> str:
+        apart = [
+            f"{pair.first} {'sooner' if pair.difference < 0 else 'later'}"
             for name, of in pairs.items()
             if name.endswith(f"/{metric}")
             for pair in of
-            if pair.distinguishable and pair.difference < 0
+            if pair.distinguishable
         ]
-        return ", ".join(faster) or "no network with normalisation"
+        return ", ".join(apart) or "none"
 
     listed = ", ".join(f"{name} {rate:g}" for name, rate in best.items())
     same = ", ".join(f"best_{name}" for name, rate in best.items() if rate == handout_rate)
     times = ", ".join(f"{name} {median:.2f}" for name, median in medians.items())
     count = sum(map(len, pairs.values()))
     return [
-        f"Verdict: measurably fewer epochs to 97.5 % validation than without has "
-        f"{sooner('epochs_to_97.5')}; measurably fewer seconds has {sooner('seconds_to_97.5')} "
-        f"(paired t-test, Holm over all {count} pairs of the exercise, 5 %).",
+        "Verdict: who is measurably sooner or later at 97.5 % validation than the network without "
+        f"normalisation? In epochs: {told('epochs_to_97.5')}. In seconds: "
+        f"{told('seconds_to_97.5')} (paired t-test, Holm over all {count} pairs of the exercise, "
+        "5 %).",
         f"Learning rates chosen on validation, four tried for each over two seeds: {listed}. At an "
         f"end of those tried: {', '.join(edges) or 'none'}. The hand-out's rate on another split: "
         f"{same or 'none'}.",

@@ -35,7 +35,17 @@ from labkit.evidence import (
     values,
 )
 from tp1_mnist_api.digits import floors, to_input
-from tp2_improvement.training import BATCH_SIZE, Settings, Trial, faster, load, measure, watch
+from tp2_improvement.training import (
+    BATCH_SIZE,
+    PANELS,
+    Settings,
+    Trial,
+    accuracies_of,
+    faster,
+    load,
+    measure,
+    watch,
+)
 
 keras = labkit.lazy("keras")
 
@@ -146,11 +156,7 @@ def draw(
     run: labkit.Run, final: list[comparison.Outcome], handout: list[comparison.Outcome]
 ) -> None:
     """Save the three figures."""
-    panels = {
-        "train_cross_entropy": "training cross-entropy (nats)",
-        "validation_cross_entropy": "validation cross-entropy (nats)",
-        "validation_accuracy": "validation accuracy",
-    }
+    panels = PANELS | {"validation_cross_entropy": "validation cross-entropy (nats)"}
     run.save_figure("curves", curves_figure(final, panels))
     run.save_figure("curves_handout", curves_figure(handout, panels))
     run.save_figure("gap", gap_figure(final))
@@ -251,11 +257,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             floors(data),
             {
                 "chosen": {method: strengths_of(trial) for method, trial in chosen.items()},
-                "sweep": {
-                    f"{method}, {in_words(strengths_of(trial))}": accuracy
-                    for method, settings in comparison.swept(sweep).items()
-                    for trial, accuracy in settings.items()
-                },
+                "sweep": accuracies_of(
+                    sweep, lambda trial: f"{trial.configuration} {in_words(strengths_of(trial))}"
+                ),
                 "pairs": {
                     what: [vars(pair) for pair in pairs]
                     for what, pairs in compared(final, handout).items()

@@ -37,7 +37,17 @@ from labkit.evidence import (
 )
 from tp1_mnist_api.digits import floors, to_input
 from tp1_mnist_api.models import build_dense
-from tp2_improvement.training import BATCH_SIZE, Settings, Trial, faster, load, measure, watch
+from tp2_improvement.training import (
+    BATCH_SIZE,
+    PANELS,
+    Settings,
+    Trial,
+    accuracies_of,
+    faster,
+    load,
+    measure,
+    watch,
+)
 
 keras = labkit.lazy("keras")
 mlflow = labkit.lazy("mlflow")
@@ -198,8 +208,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         train = config.trainer(run, __file__, study, load)
         everything = choices((name, rate) for name in rates for rate in rates[name])
         sweep = train(config.trials(OptimizerTrial, everything, "choose"), label="rates")
-        best = comparison.choose(sweep, "optimizer")
-        chosen = {name: trial.learning_rate for name, trial in best.items()}
+        chosen = {n: t.learning_rate for n, t in comparison.choose(sweep, "optimizer").items()}
         run.log_metrics({f"{name}/chosen_learning_rate": rate for name, rate in chosen.items()})
         once = dict.fromkeys([*chosen.items(), *HANDOUT.values()])
         final = train(config.trials(OptimizerTrial, choices(once)), label="reported")
@@ -209,11 +218,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         tuned = {called(*choice): test[called(*choice)] for choice in chosen.items()}
         handout = {called(*choice): test[called(*choice)] for choice in HANDOUT.values()}
         run.save_figure("learning_rates", sensitivity_figure(sweep))
-        panels = {
-            "train_cross_entropy": "training cross-entropy (nats)",
-            "validation_accuracy": "validation accuracy",
-        }
-        run.save_figure("curves", curves_figure(final, panels))
+        run.save_figure("curves", curves_figure(final, PANELS))
         in_percent = {name: [100 * value for value in sample] for name, sample in tuned.items()}
         pairs, *_ = compared(tuned, handout)
         run.save_figure("ranking", ranking_figure(in_percent, pairs, "test accuracy (%)"))
@@ -226,11 +231,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             floors(data),
             {
                 "chosen_learning_rates": chosen,
-                "sweep": {
-                    trial.configuration: accuracy
-                    for settings in comparison.swept(sweep, "optimizer").values()
-                    for trial, accuracy in settings.items()
-                },
+                "sweep": accuracies_of(sweep, lambda trial: trial.configuration, "optimizer"),
                 "pairs": [vars(pair) for pair in pairs],
             },
         )

@@ -30,7 +30,16 @@ import labkit
 from labkit import comparison
 from tp1_mnist_api.digits import floors, to_input
 from tp2_improvement.batchnorm_report import conclusions, draw
-from tp2_improvement.training import BATCH_SIZE, Settings, Trial, faster, load, measure, watch
+from tp2_improvement.training import (
+    BATCH_SIZE,
+    Settings,
+    Trial,
+    accuracies_of,
+    faster,
+    load,
+    measure,
+    watch,
+)
 
 keras = labkit.lazy("keras")
 
@@ -146,8 +155,9 @@ def arrival(history: dict[str, list[float]]) -> dict[str, float]:
     return found
 
 
-def warm_up() -> None:
+def warm_up(seed: int) -> None:
     """Train on one batch: the first training of a process also waits for TensorFlow to begin."""
+    labkit.prepare(seed)
     model = build("after")
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
     model.fit(np.zeros((BATCH_SIZE, 784), np.float32), np.zeros(BATCH_SIZE), verbose=0)
@@ -195,31 +205,26 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     data = load(config.data, config.smoke, "stratified")
     rates = LEARNING_RATES[1:3] if config.smoke else LEARNING_RATES
     placements = PLACEMENTS[:2] if config.smoke else PLACEMENTS
-    with labkit.start_run(
-        __file__, config, data.source, "dense_batchnorm-adam-crossentropy"
-    ) as run:
+    name = "dense_batchnorm-adam-crossentropy"
+    with labkit.start_run(__file__, config, data.source, name) as run:
         if run.is_finished:
             return comparison.show_again(run)
-        labkit.prepare(config.seed)
-        warm_up()
+        warm_up(config.seed)
         train = config.trainer(run, __file__, study, load)
 
         def report(prefix: str, rate: dict[str, float], **changes: str) -> list[comparison.Outcome]:
             choices = [choice(name, rate[name], f"{prefix}_{name}") | changes for name in rate]
             return train(config.trials(NormalizationTrial, choices), label=prefix)
 
-        outcomes = {
-            "handout": report("handout", dict.fromkeys(placements, HANDOUT_RATE), split="last")
-        }
+        given = report("handout", dict.fromkeys(placements, HANDOUT_RATE), split="last")
         tried = [choice(name, rate) for name in placements for rate in rates]
         sweep = train(config.trials(NormalizationTrial, tried, "choose"), label="learning rates")
         best = {name: trial.learning_rate for name, trial in comparison.choose(sweep).items()}
         run.log_metrics({f"{name}/chosen_learning_rate": rate for name, rate in best.items()})
-        outcomes["best"] = report("best", best)
+        outcomes = {"handout": given, "best": report("best", best)}
         outcomes["tenfold"] = report("tenfold", {name: 10 * rate for name, rate in best.items()})
         times = time_inference(outcomes["handout"], 3 if config.smoke else config.rounds)
         medians = {name: float(np.median(column)) for name, column in times.items()}
-
         draw(run, outcomes, sweep, times)
         return comparison.conclude(
             run,
@@ -230,11 +235,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             floors(data),
             {
                 "chosen_learning_rates": best,
-                "sweep": {
-                    f"{name}_{trial.learning_rate:g}": accuracy
-                    for name, settings in comparison.swept(sweep).items()
-                    for trial, accuracy in settings.items()
-                },
+                "sweep": accuracies_of(sweep, lambda t: f"{t.placement}_{t.learning_rate:g}"),
                 "inference_milliseconds": medians,
             },
         )

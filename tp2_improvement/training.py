@@ -20,6 +20,11 @@ keras = labkit.lazy("keras")
 BATCH_SIZE = 128
 SWEEP_SEEDS = (comparison.SWEEP_SEED, comparison.SWEEP_SEED + 1)
 """Of the trainings that choose: one seed's luck would choose a rate that has nothing else."""
+PANELS = {
+    "train_cross_entropy": "training cross-entropy (nats)",
+    "validation_accuracy": "validation accuracy",
+}
+"""Of figures that follow trainings epoch by epoch."""
 EVALUATED_IMAGES = 6000
 """Training images that are evaluated after each epoch, as many as there are validation images."""
 
@@ -105,6 +110,17 @@ class Settings(comparison.Settings):
             comparison.run_trials, run, script, study,
             lambda trial: load(trial.data, trial.smoke, trial.split), ray_address=self.ray_address,
         )  # fmt: skip
+
+
+def accuracies_of(
+    sweep: list[comparison.Outcome], name: Callable[[Any], str], among: str = "configuration"
+) -> dict[str, float]:
+    """The mean validation accuracy of each setting of a sweep, called by `name` of its trial."""
+    return {
+        name(trial): accuracy
+        for settings in comparison.swept(sweep, among).values()
+        for trial, accuracy in settings.items()
+    }
 
 
 @lru_cache(maxsize=2)
