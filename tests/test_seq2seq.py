@@ -373,7 +373,7 @@ def test_figures_show_what_was_measured(data):
     figure = forecast_figures.forecasts_figure(data, arrays)
     first = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     np.testing.assert_allclose(first["history"], 2 * data.test.x[0, 2])  # the last channel
-    np.testing.assert_allclose(first["came"], 2 * data.test.y[0, 2])
+    np.testing.assert_allclose(first["measured"], 2 * data.test.y[0, 2])
     np.testing.assert_allclose(first["forecast"], 2 * arrays["forecast"][0, 2])
     np.testing.assert_allclose(first["ridge"], 2 * arrays["floor_ridge"][0, 2])
     figure = forecast_figures.errors_figure(data, arrays)

@@ -37,7 +37,7 @@ def attention_figure(weights: np.ndarray, segment: int, title: str) -> figures.F
 
 
 def forecasts_figure(data: Series, arrays: dict[str, np.ndarray]) -> figures.Figure:
-    """Four test windows from the first to the last: history, forecast, and what came."""
+    """Four test windows from the first to the last: history, forecast, and what was measured."""
     test, unit = data.test, data.unit
     look_back, horizon = data.shape.look_back, data.shape.horizon
     past = min(look_back, SHOWN_PAST)
@@ -47,7 +47,7 @@ def forecasts_figure(data: Series, arrays: dict[str, np.ndarray]) -> figures.Fig
     before, after = np.arange(-past + 1, 1), np.arange(1, horizon + 1)
     for axis, index in zip(np.ravel(axes), chosen, strict=True):
         axis.plot(before, test.x[index, channel, -past:] * unit, color="0.5", label="history")
-        axis.plot(after, test.y[index, channel] * unit, color="black", label="came")
+        axis.plot(after, test.y[index, channel] * unit, color="black", label="measured")
         axis.plot(after, arrays["forecast"][index, channel] * unit, label="forecast")
         low, high = np.moveaxis(arrays["ends"][index, channel] * unit, -1, 0)
         axis.fill_between(after, low, high, color="C0", alpha=0.18, label="90 % interval")
