@@ -75,6 +75,11 @@ EXPERIMENTS = (
         gates=inside_the_grid("ridge", "ridge_336"),
     ),
 )  # fmt: skip
+PASSENGERS = {
+    "MSE of the airline passengers, floor: seasonal naive": "air_passengers_seasonal_naive_mse",
+    "MSE of the airline passengers, floor: ridge": "air_passengers_ridge_mse",
+    "MSE of the airline passengers, BiLSTM + attention": "air_passengers_mse",
+}
 SERIES = {
     "synthetic": "synthetic, 10",
     "synthetic_forced": "the same, `--decoder forced`",
@@ -130,6 +135,11 @@ def forecasts(*variants: str) -> str:
                 lines.append(row(f"{metric.upper()}, {kind.replace('_', ' ')}", f"{name}{ending}"))
         errors = (f"**{spread(c['metrics'][metric], digits=4)}**" for c in contents)
         lines.append([f"**{metric.upper()}, BiLSTM + attention**", *errors])
+    for label, metric in PASSENGERS.items():
+        found = [content["metrics"].get(metric) for content in contents]
+        if any(found):
+            column = Column("", metric, digits=4, plain="floor" in label)
+            lines.append([label, *(column.cell(each) for each in found)])
     known = {f"etth1_{horizon}": place for place, horizon in enumerate(HORIZONS)}
     if known.keys() >= set(variants):
         lines += [
