@@ -503,11 +503,13 @@ def test_computed_sentences_follow_from_the_stored_values(experiment):
         for key, sample in values.items()
         if key.endswith("/train_accuracy")
     }
+    called = {words: metric for metric, (words, _) in batchnorm_report.QUESTIONS.items()}
     checked = 0
     for sentence in content["conclusions"]:
         if not (pair := SENTENCE.match(sentence)):
             continue
-        first, second = (values[f"{pair[i]}/{pair[3].replace(' ', '_')}"] for i in (1, 2))
+        metric = called.get(pair[3], pair[3].replace(" ", "_"))
+        first, second = (values[f"{pair[i]}/{metric}"] for i in (1, 2))
         differences = 100 * (first - second)
         error = differences.std(ddof=1) / np.sqrt(len(differences))
         reach = stats.t.ppf(0.975, len(differences) - 1) * error
