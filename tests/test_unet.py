@@ -83,6 +83,12 @@ def test_it_learns_images_by_heart():
     assert metrics.overlap(masks, y[..., 0] > 0)[0].mean() == pytest.approx(dice, abs=1e-6)
 
 
+def test_a_number_of_mri_slices_without_mri_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        unet_segmentation.main(["--smoke", "--mri-slices", "1073"])
+    assert "--mri-slices 1073 is for --data real" in capsys.readouterr().err
+
+
 def test_weights_of_logits_come_back_as_probabilities(tmp_path):
     network = models.build_unet(2, depth=1)
     model = compile_logits(network, "dice", keras.optimizers.Adam())

@@ -1,6 +1,6 @@
 """Do L2, dropout and weight decay improve validation, or do they only close the gap?
 
-    python tp2_improvement/tp2_ex2_regularization.py             # about 15 minutes on two cores
+    python tp2_improvement/tp2_ex2_regularization.py
     python tp2_improvement/tp2_ex2_regularization.py --smoke     # everything once, in seconds
     python tp2_improvement/tp2_ex2_regularization.py --resume    # go on after an interruption
 

@@ -1,6 +1,6 @@
 """Which optimizer is best for the hand-out's network, once each has had the same tuning?
 
-    python tp2_improvement/tp2_ex3_optimizers.py             # about 10 minutes on two cores
+    python tp2_improvement/tp2_ex3_optimizers.py
     python tp2_improvement/tp2_ex3_optimizers.py --smoke     # everything once, in seconds
     python tp2_improvement/tp2_ex3_optimizers.py --resume    # go on after an interruption
 

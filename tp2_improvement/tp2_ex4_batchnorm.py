@@ -1,6 +1,6 @@
 """What does batch normalisation buy on the hand-out's network, and what does it cost?
 
-    python tp2_improvement/tp2_ex4_batchnorm.py             # about 20 minutes on two cores
+    python tp2_improvement/tp2_ex4_batchnorm.py             # 25 minutes on two cores
     python tp2_improvement/tp2_ex4_batchnorm.py --smoke     # everything once, in seconds
     python tp2_improvement/tp2_ex4_batchnorm.py --resume    # go on after an interruption
 

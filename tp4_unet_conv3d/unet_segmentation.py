@@ -64,6 +64,8 @@ class Config(labkit.Settings):
         """Refuse impossible values, naming field, limit and value."""
         super().__post_init__()
         labkit.at_least(self, width=1, mri_slices=1)
+        if self.mri_slices and not self.real:
+            raise ValueError(f"--mri-slices {self.mri_slices} is for --data real")
 
     @property
     def real(self) -> bool:
