@@ -9,11 +9,10 @@ from labkit.experiments import Column, Experiment, Gate, Row, findings, table_of
 FLOORS = ("floor_majority", "floor_logistic_regression")
 
 
-def comparison(script: str, seeds: int, gates: dict[str, float], *arguments: str) -> Experiment:
+def comparison(script: str, seeds: int, gates: dict[str, float]) -> Experiment:
     """One of the four; `gates` are the least test accuracies of some configurations."""
     return Experiment(
         f"tp2_improvement.{script}",
-        arguments=arguments,
         seeds=tuple(range(seeds)),
         comparison=True,
         gates=tuple(
@@ -25,7 +24,7 @@ def comparison(script: str, seeds: int, gates: dict[str, float], *arguments: str
 
 EXPERIMENTS = (
     comparison("tp2_ex1_bias_variance", 4, {"handout": 0.975}),
-    comparison("tp2_ex2_regularization", 4, {"two_dropouts": 0.976}, "--epochs", "8"),
+    comparison("tp2_ex2_regularization", 4, {"two_dropouts": 0.976}),
     comparison("tp2_ex3_optimizers", 5, {"momentum_0.1": 0.976, "adam_0.001": 0.975}),
     comparison("tp2_ex4_batchnorm", 4, {"handout_after": 0.975}),
 )

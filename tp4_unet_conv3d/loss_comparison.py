@@ -21,7 +21,7 @@ import numpy as np
 import labkit
 from labkit import Data, comparison, figures
 from labkit.comparison import Outcome
-from labkit.evidence import compare_pairs, difference_in_words, values
+from labkit.evidence import compare_questions, difference_in_words, values
 from tp4_unet_conv3d import segmentation
 from tp4_unet_conv3d.augmentation import turn
 from tp4_unet_conv3d.models import DEPTH, build_unet
@@ -147,12 +147,15 @@ def conclusions(outcomes: list[Outcome]) -> list[str]:
         if reached[loss]:
             told += f", after {np.mean(reached[loss]):.1f} epochs in the mean"
         sentences.append(f"{told}; the best epoch's is {np.mean(dice):.3f} in the mean.")
+    questions = {}
     for metric, name in (("dice", "Dice"), ("small_object_dice", "Dice of small cells")):
         samples = values(outcomes, metric)
         seeds = len(samples[BASE])
         whole = {loss: sample for loss, sample in samples.items() if len(sample) == seeds > 1}
-        for pair in compare_pairs(whole, BASE) if BASE in whole else []:
-            sentences.append(difference_in_words(pair, name))
+        if BASE in whole:
+            questions[name] = (whole, BASE)
+    for name, pairs in zip(questions, compare_questions(list(questions.values())), strict=True):
+        sentences += [difference_in_words(pair, name) for pair in pairs]
     return [sentence.replace("_and_", "+") for sentence in sentences]
 
 
