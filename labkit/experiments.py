@@ -4,7 +4,7 @@ A lab's or a task's `experiments.py` holds `EXPERIMENTS`, a tuple of `Experiment
 functions by name that draw README tables from `results/`. `tools/` finds both.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,22 +37,31 @@ class Gate:
             wrong.append(
                 f"{self.metric} is {found['mean']:.4f}, not in {self.lowest} to {self.highest}"
             )
-        low, high = min(found["values"]), max(found["values"])
-        for name in self.above:
-            if low <= (limit := max(_values(name, content))):
-                wrong.append(f"{self.metric}: {low:.4f} is not above {name}, {limit:.4f}")
-        for name in self.below:
-            if high >= (limit := min(_values(name, content))):
-                wrong.append(f"{self.metric}: {high:.4f} is not below {name}, {limit:.4f}")
+        for names, worst, side, sign in (
+            (self.above, max, "above", 1),
+            (self.below, min, "below", -1),
+        ):
+            for name in names:
+                limits = _limits(name, content, worst, len(found["values"]))
+                wrong += [
+                    f"{self.metric}: {value:.4f} is not {side} {name}, {limit:.4f}"
+                    for value, limit in zip(found["values"], limits, strict=True)
+                    if sign * value <= sign * limit
+                ]
         return wrong
 
 
-def _values(name: str, content: dict[str, Any]) -> list[float]:
+def _limits(
+    name: str, content: dict[str, Any], worst: Callable[[list[float]], float], seeds: int
+) -> list[float]:
+    """For each seed what it is held to: its own floor, where that is another in each."""
     file, _, metric = name.rpartition(":")
     content = results.read(file) if file else content
-    if metric.startswith("floor_"):
-        return [content["floors"][metric.removeprefix("floor_")]]
-    return content["metrics"][metric]["values"]
+    if not metric.startswith("floor_"):
+        return [worst(content["metrics"][metric]["values"])] * seeds
+    floor = metric.removeprefix("floor_")
+    own = content.get("floor_values", {}).get(floor)
+    return own or [content["floors"][floor]] * seeds
 
 
 @dataclass(frozen=True)

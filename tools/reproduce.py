@@ -14,6 +14,7 @@ Where an experiment's data aren't there the others are made all the same, and th
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import fmean
 
 from tqdm import tqdm
 
@@ -50,7 +51,12 @@ def collect(experiment: Experiment, runs: list[dict[str, float]], state: dict) -
 
 def content(experiment: Experiment, series: dict[str, list[float]], state: dict) -> dict:
     """What all results files have; `series` holds the values of each metric, one per seed."""
-    floors = {name: values[0] for name, values in series.items() if name.startswith("floor_")}
+    floors = {
+        name.removeprefix("floor_"): values
+        for name, values in series.items()
+        if name.startswith("floor_")
+    }
+    own = {name: values for name, values in floors.items() if len(set(values)) > 1}
     return {
         "script": experiment.script,
         "argv": [argument.removeprefix(f"{machine.ROOT}/") for argument in experiment.arguments],
@@ -59,9 +65,10 @@ def content(experiment: Experiment, series: dict[str, list[float]], state: dict)
         "metrics": {
             name: summary(values)
             for name, values in series.items()
-            if name not in floors and not name.endswith("_seconds")
+            if not name.startswith("floor_") and not name.endswith("_seconds")
         },
-        "floors": {name.removeprefix("floor_"): value for name, value in floors.items()},
+        "floors": {name: fmean(own.get(name, values[:1])) for name, values in floors.items()},
+        **({"floor_values": own} if own else {}),  # where each seed has its own test data
         "machine": {**state["machine"], "precision": state["config"].get("precision", "float32")},
         "versions": state["versions"],
         "commit": state["commit"],
