@@ -123,7 +123,7 @@ def conclusions(
         f"normalisation? In epochs: {told('epochs_to_97.5')}. In seconds: "
         f"{told('seconds_to_97.5')} (paired t-test, Holm over all {count} pairs of the exercise, "
         "5 %).",
-        f"Learning rates chosen on validation, five tried for each over two seeds: {listed}. At an "
+        f"Learning rates chosen on validation, four tried for each over two seeds: {listed}. At an "
         f"end of those tried: {', '.join(edges) or 'none'}. The hand-out's rate on another split: "
         f"{same or 'none'}.",
         *(sentence for group in outcomes.values() for sentence in arrival_in_words(group)),

@@ -24,7 +24,7 @@ EXPERIMENTS = (
     ),
     Experiment(SEGMENT, "cells_handout", ("--width", "32"), (0,), EXAMINE, data="sample"),
     Experiment(
-        SEGMENT, "mri", ("--mri-slices", "1073"), then=EXAMINE,
+        SEGMENT, "mri", then=EXAMINE,
         gates=(Gate("dice", 0.75, 0.90, above=ABOVE),),
     ),
     Experiment(SEGMENT, "mri_complete", ("--mri-slices", "3929"), then=EXAMINE),
@@ -42,7 +42,7 @@ EXPERIMENTS = (
     Experiment(
         VOLUMES, "tubes", data="sample", comparison=True,
         gates=(
-            Gate("volumes/dice", 0.70, 0.99, above=(*ABOVE, "slices/dice", "wide_slices/dice")),
+            Gate("volumes/dice", 0.70, 0.99, above=(*ABOVE, "slices/dice")),
         ),
     ),
     Experiment(VOLUMES, "mri_volumes", comparison=True),
