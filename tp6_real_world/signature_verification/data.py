@@ -73,7 +73,7 @@ def load(
     Of 55 writers 33 train, 11 validate and 11 are tested; over folds 0 to 4 each is tested once.
     `folder` is the user's own, in either layout.
     """
-    make_sample = partial(strokes.sample, 10, 12, 6) if smoke else strokes.sample
+    make_sample = partial(strokes.sample, 10, 12, 4) if smoke else strokes.sample
     everything, source = obtain(ORIGIN, choice, read, lambda: signatures_of(make_sample()), folder)
     if smoke:  # a few of the first writers
         first = np.unique(everything.writers)[:10]

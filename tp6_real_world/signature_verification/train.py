@@ -82,18 +82,18 @@ class Config(labkit.Settings):
 def pairs_of(x: np.ndarray, writers: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
     """Pairs from a batch of equal shares of writers, each first genuine, then forged, as many.
 
-    Each genuine signature is paired with the writer's next one, and with a stranger: the forgery in
-    its place, or the genuine signature there of the next writer, in turn. Returns ((n, h, w, 1),
-    (n, h, w, 1)) and (n, 1), 1 for two hands.
+    Each genuine signature is in one pair, in turn with the writer's next one, the forgery in its
+    place, the next one again, and the genuine signature there of the next writer: as many of one
+    hand as of two. Returns ((n, h, w, 1), (n, h, w, 1)) and (n, 1), 1 for two hands.
     """
     grouped = x.reshape(writers, -1, *x.shape[1:])
     genuine, forged = np.split(grouped, 2, axis=1)
-    strangers = np.roll(genuine, 1, axis=0)
-    strangers[:, ::2] = forged[:, ::2]
-    first = np.concatenate([genuine, genuine]).reshape(-1, *x.shape[1:])
-    second = np.concatenate([np.roll(genuine, 1, axis=1), strangers]).reshape(-1, *x.shape[1:])
-    different = np.repeat([0.0, 1.0], len(first) // 2).astype(np.float32)
-    return (first, second), different[:, np.newaxis]
+    second = np.roll(genuine, -1, axis=1)
+    second[:, 1::4] = forged[:, 1::4]
+    second[:, 3::4] = np.roll(genuine, -1, axis=0)[:, 3::4]
+    different = np.broadcast_to(np.arange(genuine.shape[1]) % 2, genuine.shape[:2])
+    first, second = (each.reshape(-1, *x.shape[1:]) for each in (genuine, second))
+    return (first, second), different.reshape(-1, 1).astype(np.float32)
 
 
 def train(config: Config, data: labkit.Data, run: labkit.Run) -> keras.Model:
