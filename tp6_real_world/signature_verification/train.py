@@ -61,7 +61,7 @@ class Config(labkit.Settings):
     """writers: a writer's signatures share a strong warp; signatures: each its own small one."""
     width: int = 16
     """Filters of the first convolutions, 1 or more; the last ones have four times as many."""
-    epochs: int = 16
+    epochs: int = 10
     """Of 100 batches of 64 signatures, 1 or more."""
     data_dir: Path | None = None
     """Your own signatures: <writer>/genuine/ and <writer>/forged/, or CEDAR's layout."""
