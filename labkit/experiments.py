@@ -43,11 +43,10 @@ class Gate:
         ):
             for name in names:
                 limits = _limits(name, content, worst, len(found["values"]))
-                wrong += [
-                    f"{self.metric}: {value:.4f} is not {side} {name}, {limit:.4f}"
-                    for value, limit in zip(found["values"], limits, strict=True)
-                    if sign * value <= sign * limit
-                ]
+                pairs = zip(found["values"], limits, strict=True)
+                value, limit = min(pairs, key=lambda pair: sign * (pair[0] - pair[1]))
+                if sign * value <= sign * limit:
+                    wrong.append(f"{self.metric}: {value:.4f} is not {side} {name}, {limit:.4f}")
         return wrong
 
 

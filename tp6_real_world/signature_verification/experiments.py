@@ -49,8 +49,13 @@ SHORTCUTS = {
 
 
 def rows(labels: dict[str, str]) -> list[Row]:
-    """A row for each variant whose figures are there."""
+    """A row for each variant."""
     return [Row(label, f"{TRAIN}.{variant}") for variant, label in labels.items()]
+
+
+def there(labels: dict[str, str]) -> list[Row]:
+    """Those whose figures are there."""
+    return [row for row in rows(labels) if results.exists(row.file)]
 
 
 def errors() -> str:
@@ -64,7 +69,7 @@ def errors() -> str:
         Column("random, 10", "eer_10_random", 100, 1),
         Column("seconds", "train_seconds", digits=0),
     ]
-    found = rows(METHODS)
+    found = there(METHODS)
     return table_of(found, columns, "EER %", main="eer_10", floors_from=found[:1])
 
 
@@ -72,12 +77,12 @@ def folds() -> str:
     """The skilled EER of each fold beside its floor."""
     names = [variant for variant in METHODS if results.exists(f"{TRAIN}.{variant}")]
     stored = {variant: results.read(f"{TRAIN}.{variant}") for variant in names}
-    first = next(iter(stored.values()))
     lines = []
     for number in (1, 10):
-        hog = first["floor_values"][f"gradient_histograms_eer_{number}"]
         of = f"{number} reference{'s' if number > 1 else ''}"
-        lines.append([f"floor: gradient histograms, {of}", *(f"{100 * v:.1f}" for v in hog)])
+        for content in list(stored.values())[:1]:
+            hog = content["floor_values"][f"gradient_histograms_eer_{number}"]
+            lines.append([f"floor: gradient histograms, {of}", *(f"{100 * v:.1f}" for v in hog)])
         for variant, content in stored.items():
             values = content["metrics"][f"eer_{number}"]["values"]
             lines.append([f"{METHODS[variant]}, {of}", *(f"{100 * v:.1f}" for v in values)])
@@ -92,7 +97,7 @@ def thresholds() -> str:
         Column("random accepted %", "far_random_{}", 100, 1),
     ]
     lines = []
-    for row in rows(METHODS):
+    for row in there(METHODS):
         metrics = results.read(row.file)["metrics"]
         for number in (1, 5, 10):
             cells = [c.cell(metrics[c.metric.format(number)]) for c in columns]
@@ -118,7 +123,7 @@ def ablations() -> str:
         Column("10", "validation_eer_10", 100, 1),
     ]
     lines = []
-    for row in rows(ABLATIONS):
+    for row in there(ABLATIONS):
         content = results.read(row.file)
         seeds = [content["seeds"].index(fold) for fold in (0, 2, 4)]
         cells = []
@@ -132,9 +137,9 @@ def ablations() -> str:
 
 def shortcuts() -> str:
     """How well a single picture is told forged from genuine without looking at the writing."""
-    content = results.read(f"{TRAIN}.triplet")
     lines = [
-        [label, spread(content["metrics"][f"shortcut_{name}"], 100, 1)]
+        [label, spread(results.read(row.file)["metrics"][f"shortcut_{name}"], 100, 1)]
+        for row in there({"triplet": ""})
         for name, label in SHORTCUTS.items()
     ]
     return results.markdown_table(["known of one picture", "balanced accuracy %"], lines)
