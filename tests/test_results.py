@@ -107,6 +107,11 @@ CONTENT = {
     "machine": {"cpu": "abacus", "cores": 2, "gflops": 123.4, "gflops_precision": "float32"},
 }
 
+OF_FOLDS = CONTENT | {  # each seed has its own test data, and floors
+    "floors": CONTENT["floors"] | {"easy": 0.9, "hard": 0.9},
+    "floor_values": {"easy": [0.89, 0.91], "hard": [0.91, 0.89]},
+}
+
 
 @pytest.mark.parametrize(
     ("gate", "wrong"),
@@ -115,6 +120,8 @@ CONTENT = {
         (Gate("test_accuracy", 0.92, 0.95), "is 0.9100, not in"),
         (Gate("test_accuracy", 0.8, 0.9), "is 0.9100, not in"),
         (Gate("test_accuracy", 0.9, 0.95, above=("floor_linear",)), ""),
+        (Gate("test_accuracy", 0.9, 0.95, above=("floor_easy",)), ""),
+        (Gate("test_accuracy", 0.9, 0.95, above=("floor_hard",)), "above floor_hard, 0.9100"),
         (Gate("mse", 0.2, 0.3, above=("floor_linear",)), "0.2000 is not above floor_linear"),
         (Gate("mse", 0.2, 0.3, below=("floor_ridge",)), ""),
         (Gate("mse", 0.2, 0.3, below=("test_accuracy", "floor_ridge")), ""),
@@ -125,7 +132,7 @@ CONTENT = {
 )
 def test_a_gate_says_what_is_wrong(gate, wrong, monkeypatch):
     monkeypatch.setattr(results, "read", lambda name: {"metrics": {"f1": figure(0.1, 0.91)}})
-    failures = gate.failures(CONTENT)
+    failures = gate.failures(OF_FOLDS)
     assert len(failures) == (1 if wrong else 0)
     assert not wrong or wrong in failures[0]
 
@@ -229,6 +236,16 @@ def test_reproduce_runs_every_seed_and_examines_each_run(tmp_path, monkeypatch, 
     assert content["metrics"]["seed_seen"]["values"] == [3, 5, 4]
     assert content["floors"] == {"zero": 20}
     assert content["train_seconds"]["n"] == 3
+
+
+def test_floors_of_each_seeds_own_data_are_kept_one_by_one():
+    experiment = Experiment("tp9_scratch.train", seeds=(0, 1))
+    runs = [{"eer": 0.1, "floor_hog": 0.2, "floor_chance": 0.1},
+            {"eer": 0.3, "floor_hog": 0.4, "floor_chance": 0.1}]  # fmt: skip
+    state = {"data_source": "sample", "config": {}, "machine": {}, "versions": {}, "commit": ""}
+    content = reproduce.collect(experiment, runs, state)
+    assert content["floors"] == {"hog": pytest.approx(0.3), "chance": 0.1}
+    assert content["floor_values"] == {"hog": [0.2, 0.4]}
 
 
 def test_what_lacks_its_data_does_not_keep_the_others_from_being_made(
