@@ -1,0 +1,55 @@
+"""Generated heads for a machine without real MRI: they show that everything runs, no more.
+
+An ellipse with skull, ventricles and folds; in most heads a blob that is bright in FLAIR over some
+neighbouring slices. Brightness differs between heads as it does between scanners. None of their
+figures says anything about medicine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import ndimage
+
+HEALTHY = 0.15
+"""Share of the heads without a tumour."""
+
+
+def phantom_patients(
+    count: int, slices: int, size: int, seed: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`count` heads: images (slices, size, size, 3) uint8 and masks (slices, size, size) bool."""
+    for index in range(count):
+        yield phantom(np.random.default_rng([seed, index]), slices, size)
+
+
+def phantom(rng: np.random.Generator, slices: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """One head: images (slices, size, size, 3) uint8 and masks (slices, size, size) bool."""
+    z, y, x = np.meshgrid(
+        np.linspace(-0.8, 0.8, slices), *[np.linspace(-1, 1, size)] * 2, indexing="ij"
+    )
+    tall, wide = rng.uniform(0.72, 0.85), rng.uniform(0.6, 0.72)
+    radius = np.sqrt((y / tall) ** 2 + (x / wide) ** 2 + (0.7 * z) ** 2)
+    texture = ndimage.gaussian_filter(rng.normal(size=z.shape), (0.5, size / 40, size / 40))
+    folds = 0.1 * texture / texture.std()
+    ventricles = (np.abs(np.abs(x) - 0.12) < 0.07) & (np.abs(y) < 0.3) & (np.abs(z) < 0.4)
+    brain = radius < 0.9
+    mask = np.zeros(z.shape, bool)
+    if rng.random() >= HEALTHY:
+        centre = rng.uniform(-0.45, 0.45, 3) * [1, tall, wide]
+        extent = rng.uniform(0.15, 0.35, 3) * [1.6, 1, 1]
+        away = sum(
+            ((axis - middle) / reach) ** 2
+            for axis, middle, reach in zip((z, y, x), centre, extent, strict=True)
+        )
+        mask = brain & (away + 2 * folds < 1)
+    images = []
+    for tissue, fluid, tumour in ((0.5, 0.2, -0.1), (0.45, 0.1, 0.3), (0.5, 0.2, 0.1)):
+        plane = np.where(brain, tissue + folds, 0)
+        plane[brain & ventricles] = fluid
+        plane[mask] += tumour
+        plane[(radius >= 0.93) & (radius < 1)] = 0.6
+        plane += rng.normal(scale=0.03, size=plane.shape)
+        images.append(np.clip(rng.uniform(0.7, 1.1) * plane, 0, 1))
+    return (255 * np.stack(images, axis=-1)).astype(np.uint8), mask
