@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,7 +100,7 @@ def load(
         origin = ORIGINS["decathlon"]
         read = partial(read_decathlon, size=size, most=most)
     parts, source = obtain(origin, choice, read, sample)
-    number = {patient.name: index for index, patient in enumerate(sum(parts.values(), []))}
+    number = {patient.name: index for index, patient in enumerate(chain(*parts.values()))}
     slices = {name: _joined(patients, number) for name, patients in parts.items()}
     if split == "slice":
         slices = _mixed(slices)

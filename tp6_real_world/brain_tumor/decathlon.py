@@ -56,7 +56,7 @@ def read(
     }, digest.hexdigest()
 
 
-def listed(root: Path) -> tuple[dict[str, tuple[Path, Path]], "hashlib._Hash"]:
+def listed(root: Path) -> tuple[dict[str, tuple[Path, Path]], hashlib._Hash]:
     """Image and label of each patient that `dataset.json` lists for training, and a digest of it.
 
     Raises `DataError`.
@@ -131,6 +131,19 @@ def read_volume(path: Path) -> np.ndarray:
     if not np.isfinite(voxels).all():
         raise DataError(f"{path}: holds values that are not numbers")
     return np.flip(np.swapaxes(voxels, 0, 1), axis=0)
+
+
+def write_mask(masks: np.ndarray, like: Path, path: Path) -> None:
+    """Masks (d, h, w) bool of the volume in `like`, in that file's own axes and space, as NIfTI."""
+    source = nibabel.load(like)
+    canonical = nibabel.as_closest_canonical(source)
+    voxels = np.swapaxes(np.flip(np.moveaxis(masks, 0, 2), axis=0), 0, 1).astype(np.uint8)
+    back = nibabel.orientations.ornt_transform(
+        nibabel.orientations.io_orientation(canonical.affine),
+        nibabel.orientations.io_orientation(source.affine),
+    )
+    voxels = nibabel.orientations.apply_orientation(voxels, back)
+    nibabel.save(nibabel.Nifti1Image(voxels, source.affine), path)
 
 
 def shrunk(plane: np.ndarray, size: int) -> np.ndarray:

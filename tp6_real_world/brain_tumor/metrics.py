@@ -31,8 +31,7 @@ def overlap(
         raise ValueError(f"masks of two shapes, {predicted.shape} and {truth.shape}")
     index = np.unique(groups, return_inverse=True)[1]
     both, true, positive = (
-        np.bincount(index, mask.sum(axis=(1, 2)))
-        for mask in (predicted & truth, truth, predicted)
+        np.bincount(index, mask.sum(axis=(1, 2))) for mask in (predicted & truth, truth, predicted)
     )
     with np.errstate(invalid="ignore"):
         dice = np.where(true > 0, 2 * both / (true + positive), np.nan)
@@ -46,16 +45,20 @@ def choose_threshold(probabilities: np.ndarray, truth: np.ndarray, groups: np.nd
     return float(THRESHOLDS[int(np.argmax(means))])
 
 
+def top_mean(values: np.ndarray) -> np.ndarray:
+    """The mean of the highest `TOP_SHARE` of each slice's values, (n, h, w) to (n,)."""
+    flat = values.reshape(len(values), -1)
+    count = max(1, round(TOP_SHARE * flat.shape[1]))
+    return np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1, dtype=np.float64)
+
+
 def slice_scores(probabilities: np.ndarray) -> np.ndarray:
     """How much a slice looks like one with a tumour, (n,), read off its mask of probabilities.
 
     The mean of the highest `TOP_SHARE` of the probabilities, as a logit: one pixel alone is noise,
     and all of them together are the tumour's size.
     """
-    flat = probabilities.reshape(len(probabilities), -1)
-    count = max(1, round(TOP_SHARE * flat.shape[1]))
-    top = np.partition(flat, -count, axis=1)[:, -count:].mean(axis=1, dtype=np.float64)
-    top = np.clip(top, 1e-7, 1 - 1e-7)
+    top = np.clip(top_mean(probabilities), 1e-7, 1 - 1e-7)
     return np.log(top / (1 - top))
 
 

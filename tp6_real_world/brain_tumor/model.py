@@ -7,7 +7,10 @@ float32 and no gradient would come back from a probability that is altogether wr
 from __future__ import annotations
 
 import keras
+import numpy as np
 from keras import layers, ops
+
+from tp6_real_world.brain_tumor.metrics import overlap
 
 DEPTH = 3
 """Poolings of the U-Net: the side of a slice must be a multiple of 2 ** DEPTH."""
@@ -111,7 +114,9 @@ def build_classifier(size: int, width: int, dropout: float, blocks: int = 3) -> 
     dense layer on top of a map. The shapes below are those of 96 pixels and 16 filters.
     """
     inputs = keras.Input((size, size, 1))
-    x = layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False)(inputs)  # (B, 48, 48, 16)
+    x = layers.Conv2D(width, 3, strides=2, padding="same", use_bias=False)(
+        inputs
+    )  # (B, 48, 48, 16)
     x = layers.BatchNormalization(momentum=0.9)(x)
     x = layers.Activation("relu")(x)
     for block in range(blocks):
@@ -120,3 +125,27 @@ def build_classifier(size: int, width: int, dropout: float, blocks: int = 3) -> 
     x = layers.Dropout(dropout)(x)
     logits = layers.Dense(1, dtype="float32", name="logits")(x)  # (B, 1)
     return keras.Model(inputs, logits, name=f"residual{width}")
+
+
+# --- While training ------------------------------------------------------------------------------
+
+
+class PatientDice(keras.callbacks.Callback):
+    """Adds to each epoch's logs what is measured of validation slices: `val_loss`, `val_dice`.
+
+    `val_dice` is the mean over patients at probability 0.5, the measure that is reported in the
+    end. Keras' own validation has no patients, only batches.
+    """
+
+    def __init__(self, x: np.ndarray, masks: np.ndarray, groups: np.ndarray, loss: str) -> None:
+        """Inputs (n, h, w, c), masks (n, h, w) bool, patients (n,) int, a name in `LOSSES`."""
+        super().__init__()
+        self.x, self.masks, self.groups, self.loss = x, masks, groups, LOSSES[loss]
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Predict the validation slices; logs are shared with the callbacks that follow."""
+        logits = self.model.predict(self.x, batch_size=32, verbose=0)
+        target = self.masks[..., None].astype("float32")
+        dice, _ = overlap(logits[..., 0] > 0, self.masks, self.groups)
+        logs["val_loss"] = float(ops.mean(self.loss(target, logits)))
+        logs["val_dice"] = float(np.nanmean(dice))

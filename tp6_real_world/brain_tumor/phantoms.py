@@ -24,8 +24,13 @@ def phantom_patients(
         yield phantom(np.random.default_rng([seed, index]), slices, size)
 
 
-def phantom(rng: np.random.Generator, slices: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """One head: images (slices, size, size, 3) uint8 and masks (slices, size, size) bool."""
+def phantom(
+    rng: np.random.Generator, slices: int, size: int, healthy: float = HEALTHY
+) -> tuple[np.ndarray, np.ndarray]:
+    """One head: images (slices, size, size, 3) uint8 and masks (slices, size, size) bool.
+
+    It has no tumour with probability `healthy`.
+    """
     z, y, x = np.meshgrid(
         np.linspace(-0.8, 0.8, slices), *[np.linspace(-1, 1, size)] * 2, indexing="ij"
     )
@@ -36,7 +41,7 @@ def phantom(rng: np.random.Generator, slices: int, size: int) -> tuple[np.ndarra
     ventricles = (np.abs(np.abs(x) - 0.12) < 0.07) & (np.abs(y) < 0.3) & (np.abs(z) < 0.4)
     brain = radius < 0.9
     mask = np.zeros(z.shape, bool)
-    if rng.random() >= HEALTHY:
+    if rng.random() >= healthy:
         centre = rng.uniform(-0.45, 0.45, 3) * [1, tall, wide]
         extent = rng.uniform(0.15, 0.35, 3) * [1.6, 1, 1]
         away = sum(

@@ -25,7 +25,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 import labkit
 from labkit.files import DataError, Origin, entries
-from tp6_real_world.brain_tumor.phantoms import phantom_patients
+from tp6_real_world.brain_tumor.phantoms import phantom
 
 imagehash = labkit.lazy("imagehash")
 
@@ -33,7 +33,7 @@ ORIGIN = Origin(
     name="Brain MRI pictures, yes and no",
     credit="N. Chakrabarty (Kaggle)",
     licence="not stated for the images",
-    files=("brain_tumor_yes_no", "brain_tumor_dataset", "brain-mri-images-for-brain-tumor-detection"),
+    files=("brain_tumor_yes_no", "brain_tumor_dataset"),
     page="https://www.kaggle.com/datasets/navoneel/brain-mri-images-for-brain-tumor-detection",
     sample="120 pictures of generated heads, twenty of them copies",
 )  # fmt: skip
@@ -79,7 +79,9 @@ class Pictures:
     def count(self, kind: str, across: bool) -> int:
         """Pictures that are superfluous: with a copy earlier in the same part, or, `across`, test
         pictures with a copy in training. A near copy that is also an exact one counts as exact."""
-        second = {copy.second for copy in self.copies if copy.across == across and copy.kind == kind}
+        second = {
+            copy.second for copy in self.copies if copy.across == across and copy.kind == kind
+        }
         if kind == "near":
             second -= {c.second for c in self.copies if c.across == across and c.kind == "exact"}
         return len(second)
@@ -106,6 +108,18 @@ class Pictures:
         if mixed:
             told.append(f"Groups with both labels: {len(mixed):,}.")
         return " ".join(told)
+
+    def pairs_in_words(self, most: int = 100) -> str:
+        """The copies by name, those across given parts first, a line each."""
+        ordered = sorted(self.copies, key=lambda copy: not copy.across)
+        lines = [
+            f"- {copy.kind} copy{' in training and test' if copy.across else ''}: "
+            f"{copy.first} = {copy.second}\n"
+            for copy in ordered[:most]
+        ]
+        if len(ordered) > most:
+            lines.append(f"- ... and {len(ordered) - most:,} more\n")
+        return "".join(lines)
 
 
 # --- Reading -------------------------------------------------------------------------------------
@@ -153,22 +167,37 @@ def collect(
 
 
 def read_grey(path: Path) -> Image.Image:
-    """A picture in grey values, as its camera held it. Raises `DataError` for a damaged file."""
+    """A picture in grey values. Raises `DataError` for a damaged file."""
+    return read_rgb(path).convert("L")
+
+
+def read_sequences(path: Path) -> np.ndarray:
+    """A slice's three channels (h, w, 3) float32; one in grey is the same in all three.
+
+    LGG's are T1, FLAIR, T1 with contrast medium. Raises `DataError` for a damaged file.
+    """
+    return np.asarray(read_rgb(path), np.float32)
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """A picture as its camera held it; more than 8 bits are brought to 0..255.
+
+    What is transparent is black. Raises `DataError` for a damaged file.
+    """
     try:
         with Image.open(path) as image:
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                return as_grey(np.asarray(image, np.float32))
-            return ImageOps.exif_transpose(image.convert("RGB")).convert("L")
+                values = np.asarray(image, np.float32)
+                low, high = float(np.nanmin(values)), float(np.nanmax(values))
+                scaled = np.nan_to_num((values - low) / max(high - low, 1e-6))
+                return Image.fromarray((255 * scaled).astype(np.uint8)).convert("RGB")
+            upright = ImageOps.exif_transpose(image).convert("RGBA")
+            black = Image.new("RGBA", upright.size, "black")
+            return Image.alpha_composite(black, upright).convert("RGB")
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         raise DataError(f"{path}: truncated or unreadable ({error})") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error}") from error
-
-
-def as_grey(values: np.ndarray) -> Image.Image:
-    """Values (h, w) of any range as an 8-bit picture, its darkest 0 and its brightest 255."""
-    low, high = float(values.min()), float(values.max())
-    return Image.fromarray((255 * (values - low) / max(high - low, 1e-6)).astype(np.uint8))
 
 
 def crop(grey: Image.Image, size: int = SIZE) -> np.ndarray:
@@ -242,14 +271,12 @@ def _connected(names: list[str], copies: list[Copies]) -> np.ndarray:
 
 
 def sample(count: int = 100, copies: int = 20) -> Pictures:
-    """Pictures of generated heads, and some of them again: the same, larger, or brighter; seed 0."""
+    """Pictures of generated heads, and some of them again, the same or larger."""
     greys, labels, names = [], [], []
-    for index, (images, masks) in enumerate(phantom_patients(2 * count, 5, 64)):
+    for index in range(count):
         has_tumour = index % 2
-        # The slice with most tumour, or the middle one of a head whose tumour is somewhere else.
-        place = int(masks.sum(axis=(1, 2)).argmax()) if has_tumour else 2
-        if masks[place].any() != bool(has_tumour) or len(greys) == count:
-            continue
+        images, masks = phantom(np.random.default_rng([1, index]), 3, 64, 1 - has_tumour)
+        place = int(masks.sum(axis=(1, 2)).argmax())
         greys.append(Image.fromarray(images[place, ..., 1]))
         labels.append(has_tumour)
         names.append(f"{'yes' if has_tumour else 'no'}/{index}.png")
