@@ -56,7 +56,7 @@ CHANGES: dict[str, dict[str, str | int | bool]] = {
     "tumour_slices": {"sampling": "tumour"},
     "percentile": {"normalization": "percentile"},
     "minmax": {"normalization": "minmax"},
-    "flair_alone": {"sequences": "flair"},
+    "all_sequences": {"sequences": "all"},
     "neighbours": {"neighbours": 1},
     "cross_entropy": {"loss": "bce"},
     "slice_split": {"split": "slice"},
@@ -118,7 +118,7 @@ class Trial(comparison.Trial):
     precision: str
     sampling: Sampling = "balanced"
     normalization: Normalization = "zscore"
-    sequences: Sequences = "all"
+    sequences: Sequences = "flair"
     neighbours: int = 0
     loss: str = "bce+dice"
     split: Split = "patient"

@@ -67,7 +67,8 @@ def load(
 def _read(choice: str, smoke: bool, data_dir: Path | None) -> tuple[Pictures, str]:
     whole, source = obtain(pictures.ORIGIN, choice, pictures.read, pictures.sample, data_dir)
     if smoke:
-        rows = np.linspace(0, len(whole.labels) - 1, SMOKE_PICTURES).astype(int)
+        order = np.random.default_rng(0).permutation(len(whole.labels))
+        rows = np.sort(order[:SMOKE_PICTURES])
         whole = Pictures(
             whole.images[rows][:, ::3, ::3], whole.labels[rows], whole.groups[rows],
             whole.names[rows], whole.given[rows], whole.copies,

@@ -8,12 +8,14 @@ surroundings at three scales, the other half of the brain and the slices above a
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
+import labkit
 from labkit import Data
 from tp6_real_world.brain_tumor import metrics as measures
 from tp6_real_world.brain_tumor.data import FLAIR, Slices
 from tp6_real_world.brain_tumor.preparation import normalised, with_neighbours
+
+ndimage = labkit.lazy("scipy.ndimage")
 
 LEAVES = (7, 15, 31, 63, 127)
 """Leaves of a tree that are tried."""

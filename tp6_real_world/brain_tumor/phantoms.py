@@ -1,8 +1,8 @@
 """Generated heads for a machine without real MRI: they show that everything runs, no more.
 
-An ellipse with skull, ventricles and folds; in most heads a blob that is bright in FLAIR over some
-neighbouring slices. Brightness differs between heads as it does between scanners. None of their
-figures says anything about medicine.
+An ellipse with skull, ventricles and folds, in most heads a blob that is bright in FLAIR over some
+neighbouring slices. Heads differ in form, tilt and place, and in brightness as scanners do. None of
+their figures says anything about medicine.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import ndimage
+
+import labkit
+
+ndimage = labkit.lazy("scipy.ndimage")
 
 HEALTHY = 0.15
 """Share of the heads without a tumour."""
@@ -34,23 +37,27 @@ def phantom(
     z, y, x = np.meshgrid(
         np.linspace(-0.8, 0.8, slices), *[np.linspace(-1, 1, size)] * 2, indexing="ij"
     )
-    tall, wide = rng.uniform(0.72, 0.85), rng.uniform(0.6, 0.72)
+    tilt, (down, right) = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(-0.08, 0.08, 2)
+    y, x = y - down, x - right
+    y, x = np.cos(tilt) * y + np.sin(tilt) * x, np.cos(tilt) * x - np.sin(tilt) * y
+    tall, wide = rng.uniform(0.65, 0.85), rng.uniform(0.5, 0.7)
     radius = np.sqrt((y / tall) ** 2 + (x / wide) ** 2 + (0.7 * z) ** 2)
-    texture = ndimage.gaussian_filter(rng.normal(size=z.shape), (0.5, size / 40, size / 40))
-    folds = 0.1 * texture / texture.std()
-    ventricles = (np.abs(np.abs(x) - 0.12) < 0.07) & (np.abs(y) < 0.3) & (np.abs(z) < 0.4)
     brain = radius < 0.9
+    fine, coarse = (_noise(rng, z.shape, size / width) for width in (40, 8))
+    folds = 0.06 * fine + 0.08 * coarse
+    apart, thick, long = rng.uniform(0.08, 0.2), rng.uniform(0.03, 0.09), rng.uniform(0.15, 0.4)
+    ventricles = (np.abs(np.abs(x) - apart) < thick) & (np.abs(y) < long) & (np.abs(z) < 0.4)
     mask = np.zeros(z.shape, bool)
     if rng.random() >= healthy:
-        centre = rng.uniform(-0.45, 0.45, 3) * [1, tall, wide]
+        centre = rng.uniform(-0.5, 0.5, 3) * [1, tall, wide]
         extent = rng.uniform(0.15, 0.35, 3) * [1.6, 1, 1]
         away = sum(
             ((axis - middle) / reach) ** 2
             for axis, middle, reach in zip((z, y, x), centre, extent, strict=True)
         )
-        mask = brain & (away + 2 * folds < 1)
+        mask = brain & (away + 0.3 * fine < 1)
     images = []
-    for tissue, fluid, tumour in ((0.5, 0.2, -0.1), (0.45, 0.1, 0.3), (0.5, 0.2, 0.1)):
+    for tissue, fluid, tumour in ((0.5, 0.2, -0.1), (0.45, 0.1, 0.25), (0.5, 0.2, 0.1)):
         plane = np.where(brain, tissue + folds, 0)
         plane[brain & ventricles] = fluid
         plane[mask] += tumour
@@ -58,3 +65,9 @@ def phantom(
         plane += rng.normal(scale=0.03, size=plane.shape)
         images.append(np.clip(rng.uniform(0.7, 1.1) * plane, 0, 1))
     return (255 * np.stack(images, axis=-1)).astype(np.uint8), mask
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> np.ndarray:
+    """Smooth noise of mean 0 and deviation 1; `scale` is its blobs' size, pixels."""
+    smooth = ndimage.gaussian_filter(rng.normal(size=shape), (0.5, scale, scale))
+    return smooth / smooth.std()

@@ -71,8 +71,8 @@ class Config(labkit.Settings):
     """Of each volume: by its brain's mean and deviation, by percentiles, or by its extremes."""
     neighbours: int = 0
     """Slices above, and as many below, whose FLAIR is shown too, 0 or more."""
-    sequences: Sequences = "all"
-    """all: T1, FLAIR and T1 with contrast medium; flair: FLAIR alone."""
+    sequences: Sequences = "flair"
+    """flair: FLAIR alone; all: T1, FLAIR and T1 with contrast medium."""
     split: Split = "patient"
     """slice: the wrong one, a patient's slices are in all parts; to see how that flatters."""
     epochs: int = 30
