@@ -43,6 +43,8 @@ EXPERIMENTS = (
 def segmentation() -> str:
     """Masks and slices, beside the floors."""
     rows = [Row("U-Net, LGG", f"{TRAIN}.lgg"), Row("U-Net, Decathlon", f"{TRAIN}.decathlon")]
+    if not any(results.exists(row.file) for row in rows):
+        return ""
     columns = [
         Column("Dice of patients", "dice", digits=3, bold=True),
         Column("from", "dice_low", digits=3),
