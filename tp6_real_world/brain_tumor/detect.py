@@ -21,7 +21,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 import labkit
 from labkit.arguments import fail
@@ -122,11 +122,12 @@ def overlay(image: np.ndarray, mask: np.ndarray, text: str) -> Image.Image:
     solid = np.kron(mask, np.ones((factor, factor), bool))
     large[solid & ~ndimage.binary_erosion(solid, iterations=2)] = (0.86, 0.15, 0.5)
     height, width = large.shape[:2]
-    canvas = Image.new("RGB", (width, height + 40))
+    size = min(28, max(8, int(1.8 * width / len(text))))  # the text just fits
+    canvas = Image.new("RGB", (width, height + 3 * size))
     canvas.paste(Image.fromarray((255 * large).astype(np.uint8)))
-    draw = ImageDraw.Draw(canvas)
-    draw.text((6, height + 4), text, fill="white")
-    draw.text((6, height + 21), "An exercise, no medical device.", fill=(200, 200, 200))
+    caption = f"{text}\nAn exercise, no medical device."
+    font = ImageFont.load_default(size)
+    ImageDraw.Draw(canvas).text((size // 2, height), caption, "white", font)
     return canvas
 
 

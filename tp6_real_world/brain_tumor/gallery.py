@@ -9,7 +9,7 @@ from tp6_real_world.brain_tumor import metrics as measures
 from tp6_real_world.brain_tumor.data import FLAIR, Slices
 
 RIGHT, MISSED, FALSE = (0.0, 0.72, 0.53), (0.95, 0.65, 0.0), (0.86, 0.15, 0.5)
-LEGEND = "Green: right. Orange: missed. Magenta: false alarm. An exercise, no medical device."
+LEGEND = "Green: right. Orange: missed. Magenta: false alarm.\nAn exercise, no medical device."
 
 
 def grey(images: np.ndarray) -> np.ndarray:
@@ -53,7 +53,7 @@ def patients_figure(part: Slices, predicted: np.ndarray, most: int = 16) -> figu
         for row, index in zip(rows, order, strict=True)
     ]
     figure = figures.image_grid(pairs, titles, columns=min(4, len(pairs)))
-    figure.suptitle(f"FLAIR, each patient's worst slice, worst patient first. {LEGEND}", fontsize=9)
+    figure.suptitle(f"Each patient's worst slice, worst patient first.\n{LEGEND}", fontsize=8)
     return figure
 
 
@@ -72,7 +72,9 @@ def false_alarms_figure(
         for row in rows
     ]
     figure = figures.image_grid(coloured, titles, columns=most)
-    figure.suptitle(f"Most suspicious empty slices, least suspicious tumours. {LEGEND}", fontsize=9)
+    figure.suptitle(
+        f"Most suspicious empty slices, least suspicious tumours.\n{LEGEND}", fontsize=8
+    )
     return figure
 
 
@@ -90,7 +92,7 @@ def dice_figure(
         axis.axhline(value, color=f"C{index + 1}", linestyle="--", label=label)
     axis.plot(size, dice, "o", color="C0", label="a patient")
     axis.set(xscale="log", xlabel="tumour pixels in all slices", ylabel="Dice", ylim=(-0.03, 1.03))
-    axis.set(title="Small tumours are the hard ones?")
+    axis.set(title="Each test patient")
     axis.legend(fontsize=8)
     return figure
 
