@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from labkit.files import DataError
-from tp6_real_world.brain_tumor import cross_validation, metrics, pictures
+from tp6_real_world.brain_tumor import classify, cross_validation, metrics, pictures
 from tp6_real_world.brain_tumor.phantoms import phantom
 
 
@@ -72,9 +72,9 @@ def test_groups_with_both_labels_are_told(tmp_path):
 
 
 def test_other_heads_are_no_copies():
-    greys = [head(index, index % 2 == 0) for index in range(20, 60)]
+    looks = [pictures.look(head(index, index % 2 == 0)) for index in range(20, 60)]
     names = [str(index) for index in range(40)]
-    found = pictures.find_copies(greys, names, [""] * 40)
+    found = pictures.find_copies(looks, names, [""] * 40)
     assert len(found) <= 2
 
 
@@ -89,6 +89,18 @@ def test_folders_that_are_wrong_are_named(tmp_path, kind):
         (root / "no" / "b.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="b.png" if kind == "damaged" else "set"):
         pictures.read(root)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("data-dir", "/no/such/folder"), ("dropout", "1.0"), ("width", "0")]
+)
+def test_impossible_settings_are_refused(flag, value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        classify.main([f"--{flag}", value])
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert f"--{flag}" in message
+    assert value in message
 
 
 def test_a_picture_is_cropped_to_its_head():

@@ -133,16 +133,16 @@ def read(root: Path) -> tuple[Pictures, str]:
     if not root.is_dir():
         raise DataError(f"{root}: no folder")
     files = [path for path in entries(root, "**/*") if path.suffix.lower() in ENDINGS]
-    digest, greys, labels, given, names = hashlib.sha256(), [], [], [], []
+    digest, looks, labels, given, names = hashlib.sha256(), [], [], [], []
     for path in files:
-        greys.append(read_grey(path))
+        looks.append(look(read_grey(path)))
         digest.update(path.read_bytes())
         names.append(path.relative_to(root).as_posix())
         labels.append(int(re.sub(r"[\W_]", "", path.parent.name.lower()) not in WITHOUT))
         given.append(_given(path.relative_to(root)))
     if len(set(labels)) < 2:
         raise DataError(f"{root}: {len(files)} pictures; folders yes and no are needed")
-    return collect(greys, np.array(labels), names, given), digest.hexdigest()
+    return collect(looks, np.array(labels), names, given), digest.hexdigest()
 
 
 def _given(path: Path) -> str:
@@ -151,13 +151,11 @@ def _given(path: Path) -> str:
     return "train" if "train" in above else "test" if "test" in above else ""
 
 
-def collect(
-    greys: list[Image.Image], labels: np.ndarray, names: list[str], given: list[str]
-) -> Pictures:
-    """Find copies among grey pictures, group and crop them."""
-    copies = find_copies(greys, names, given)
+def collect(looks: list[Look], labels: np.ndarray, names: list[str], given: list[str]) -> Pictures:
+    """Find copies among pictures and group them."""
+    copies = find_copies(looks, names, given)
     return Pictures(
-        np.stack([crop(grey) for grey in greys]),
+        np.stack([each.cropped for each in looks]),
         labels,
         _connected(names, copies),
         np.array(names),
@@ -213,22 +211,44 @@ def crop(grey: Image.Image, size: int = SIZE) -> np.ndarray:
     return np.asarray(ImageOps.pad(grey, (size, size), Image.Resampling.BILINEAR))
 
 
+@dataclass(frozen=True)
+class Look:
+    """What is kept of a picture: thousands of them at full size would fill the memory."""
+
+    pixels: bytes
+    """Digest of its size and pixels."""
+    bits: np.ndarray
+    """(64,) bool, its perceptual hash."""
+    small: np.ndarray
+    """(1024,) float32, 32x32 pixels with mean 0 and length 1."""
+    cropped: np.ndarray
+    """(96, 96) uint8."""
+
+
+def look(grey: Image.Image) -> Look:
+    """Everything that is needed of a grey picture."""
+    small = np.asarray(grey.resize((32, 32), Image.Resampling.BOX), np.float32).ravel()
+    small -= small.mean()
+    return Look(
+        hashlib.sha256(f"{grey.size}".encode() + grey.tobytes()).digest(),
+        imagehash.phash(grey).hash.ravel(),
+        small / max(float(np.linalg.norm(small)), 1e-6),
+        crop(grey),
+    )
+
+
 # --- Copies --------------------------------------------------------------------------------------
 
 
-def find_copies(greys: list[Image.Image], names: list[str], given: list[str]) -> list[Copies]:
+def find_copies(looks: list[Look], names: list[str], given: list[str]) -> list[Copies]:
     """Every pair that shows the same, the earlier one first; a given training picture before all.
 
     Exact pairs tie each picture to the first of its kind, in its own part and across parts.
     """
     order = sorted(range(len(names)), key=lambda index: (given[index] == "test", index))
-    pixels = [hashlib.sha256(f"{each.size}".encode() + each.tobytes()).digest() for each in greys]
-    bits = np.array([imagehash.phash(each).hash.ravel() for each in greys])
-    hashes = np.packbits(bits, axis=1).view(np.uint64)[:, 0]
-    small = np.stack([np.asarray(each.resize((32, 32), Image.Resampling.BOX)) for each in greys])
-    small = small.reshape(len(small), -1).astype(np.float32)
-    small -= small.mean(axis=1, keepdims=True)
-    small /= np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
+    pixels = [each.pixels for each in looks]
+    hashes = np.packbits([each.bits for each in looks], axis=1).view(np.uint64)[:, 0]
+    small = np.stack([each.small for each in looks])
     found, first = [], {}
     for index in order:
         part = given[index]
@@ -287,4 +307,5 @@ def sample(count: int = 100, copies: int = 20) -> Pictures:
         greys.append(copy)
         labels.append(labels[index])
         names.append(names[index].replace(".png", " (1).png"))
-    return collect(greys, np.array(labels), names, [""] * len(names))
+    looks = [look(grey) for grey in greys]
+    return collect(looks, np.array(labels), names, [""] * len(names))
