@@ -108,7 +108,8 @@ def test_the_unet_learns_sixteen_slices_by_heart():
     x, y = x[chosen], y[chosen]
     network = model.build_unet(32, 3, 8, 1)
     network.compile(keras.optimizers.Adam(1e-2), model.cross_entropy_and_dice, jit_compile=False)
-    network.fit(x, y[..., None].astype(np.float32), batch_size=16, epochs=40, verbose=0)
+    fifty = (np.tile(each, (50, 1, 1, 1)) for each in (x, y[..., None].astype(np.float32)))
+    network.fit(*fifty, batch_size=16, shuffle=False, verbose=0)
     predicted = network.predict(x, verbose=0)[..., 0] > 0
     assert np.mean(metrics.overlap(predicted, y, np.arange(len(y)))[0]) > 0.8
 
