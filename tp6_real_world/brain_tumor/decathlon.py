@@ -98,7 +98,10 @@ def handout_split(patients: list[str]) -> dict[str, list[str]]:
 
 
 def read_pair(image: Path, label: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Slices (d, size, size, 3) float32 and masks (d, size, size) bool. Raises `DataError`."""
+    """Slices (d, size, size, 3) float16 and masks (d, size, size) bool. Raises `DataError`.
+
+    Half the memory of float32, and one part in 2,000 is finer than the scanner's noise.
+    """
     volume, labels = read_volume(image), read_volume(label)
     if volume.ndim != 4 or volume.shape[3] <= max(MODALITIES):
         raise DataError(f"{image}: shape {volume.shape}, not (h, w, d, 4)")
@@ -113,7 +116,9 @@ def read_pair(image: Path, label: Path, size: int) -> tuple[np.ndarray, np.ndarr
         for place in chosen
     ]
     masks = [shrunk(labels[:, :, place] > 0, size) > 0.5 for place in chosen]
-    return np.stack(slices), np.stack(masks)
+    largest = np.finfo(np.float16).max
+    kept = np.clip(np.stack(slices), -largest, largest).astype(np.float16)
+    return kept, np.stack(masks)
 
 
 def read_volume(path: Path) -> np.ndarray:
