@@ -163,6 +163,7 @@ def test_all_folds_together_are_a_hand_made_sum(tmp_path):
         np.savez(folder / "predictions.npz", rows=rows, logits=logits, truth=truth[rows])
     found = cross_validation.out_of_fold([tmp_path / "0", tmp_path / "1"], groups)
     assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["committee_accuracy"] == pytest.approx(4 / 6)
     assert found["auroc"] == 1.0
     assert found["pictures"] == 6
     assert found["groups"] == 5

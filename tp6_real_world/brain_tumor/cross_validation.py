@@ -118,8 +118,10 @@ def standardised(images: np.ndarray) -> np.ndarray:
 def out_of_fold(folders: Sequence[Path], groups: np.ndarray) -> dict[str, float]:
     """What the folds whose `predictions.npz` are in `folders` say together; intervals over groups.
 
-    Accuracy is the share of right answers, each picture's averaged over repetitions. AUROC compares
-    pictures of one fold only: logits of two networks have no common scale.
+    Accuracy is the share of right answers, each picture's averaged over repetitions; committee
+    accuracy that of the mean of its logits (of random labels, which change with the repetition, it
+    means nothing). AUROC compares pictures of one fold only: logits of two networks have no common
+    scale.
     """
     stored = [np.load(folder / "predictions.npz") for folder in folders]
     logits = np.full((len(stored), len(groups)), np.nan)
@@ -138,6 +140,8 @@ def out_of_fold(folders: Sequence[Path], groups: np.ndarray) -> dict[str, float]
         return float(np.nanmean(areas)) if not np.isnan(areas).all() else np.nan
 
     everything = np.arange(len(seen))
+    # A picture's networks together: none of them has seen a picture of its group.
+    agreed = (np.nanmean(logits[:, seen], axis=0) > 0) == (np.nanmean(truth[:, seen], axis=0) > 0.5)
     low, high = measures.interval(lambda rows: float(share[rows].mean()), groups[seen])
     auroc_low, auroc_high = measures.interval(area, groups[seen], draws=300)
     sensitivity = []
@@ -145,7 +149,11 @@ def out_of_fold(folders: Sequence[Path], groups: np.ndarray) -> dict[str, float]
         there = ~np.isnan(scores)
         cut = measures.cut_at_specificity(scores[there], labels[there])
         sensitivity.append(measures.alarms(scores[there], labels[there], cut)[0])
+    together = measures.interval(lambda rows: float(agreed[rows].mean()), groups[seen])
     return {
+        "committee_accuracy": float(agreed.mean()),
+        "committee_accuracy_low": together[0],
+        "committee_accuracy_high": together[1],
         "accuracy": float(share.mean()),
         "accuracy_low": low,
         "accuracy_high": high,
