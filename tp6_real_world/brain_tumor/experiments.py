@@ -50,6 +50,7 @@ def segmentation() -> str:
         Column("AUROC of slices", "slice_auroc", digits=3, bold=True),
         Column("sensitivity", "slice_sensitivity", digits=3),
         Column("specificity", "slice_specificity", digits=3),
+        Column("Brier score", "slice_brier", digits=3),
         Column("Dice, hot voxel", "dice_hot_voxel", digits=3),
         Column("seconds", "train_seconds", digits=0),
     ]

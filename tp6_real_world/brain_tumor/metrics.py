@@ -86,9 +86,14 @@ def cut_at_specificity(
 
 
 def alarms(scores: np.ndarray, truth: np.ndarray, cut: float) -> tuple[float, float]:
-    """Sensitivity and specificity of "score above `cut`", each in 0..1."""
+    """Sensitivity and specificity of "score above `cut`", each in 0..1; NaN where there is none."""
     truth, alarm = truth.astype(bool), scores > cut
-    return float(np.mean(alarm[truth])), float(np.mean(~alarm[~truth]))
+    found, quiet = int((alarm & truth).sum()), int((~alarm & ~truth).sum())
+    with_tumour, without = int(truth.sum()), int((~truth).sum())
+    return (
+        found / with_tumour if with_tumour else float("nan"),
+        quiet / without if without else float("nan"),
+    )
 
 
 def interval(

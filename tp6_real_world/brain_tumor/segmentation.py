@@ -137,7 +137,12 @@ def detection(
     sensitivity, specificity = measures.alarms(scores, truth, cut)
     own_cut = measures.cut_at_specificity(scores, truth)
     low, high = measures.interval(lambda rows: measures.auroc(scores[rows], truth[rows]), groups)
-    return {
+    rates = {}
+    for place, name in enumerate(("slice_sensitivity", "slice_specificity")):
+        rates[f"{name}_low"], rates[f"{name}_high"] = measures.interval(
+            lambda rows, place=place: measures.alarms(scores[rows], truth[rows], cut)[place], groups
+        )
+    return rates | {
         "slice_auroc": measures.auroc(scores, truth),
         "slice_auroc_low": low,
         "slice_auroc_high": high,
