@@ -15,8 +15,8 @@ EXPERIMENTS = (
     Experiment(
         TRAIN, "triplet", seeds=FOLDS, then=EXAMINE,
         gates=(
-            Gate("eer_10", 0.03, 0.12, below=(f"{HOG}_eer_10", f"{TRAIN}.siamese:eer_10")),
-            Gate("eer_1", 0.08, 0.17, below=(f"{HOG}_eer_1", f"{TRAIN}.siamese:eer_1")),
+            Gate("eer_10", 0.03, 0.12, below=(f"{HOG}_eer_10",)),
+            Gate("eer_1", 0.08, 0.17, below=(f"{HOG}_eer_1",)),
         ),
     ),
     Experiment(TRAIN, "siamese", ("--method", "siamese"), FOLDS, EXAMINE),
