@@ -11,7 +11,7 @@ folds of the same settings are trained, every writer is tested: their claims are
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +80,10 @@ def folds_of(trained: labkit.Run) -> dict[int, Path]:
     """Folders of the finished runs of the same settings, by the fold that they tested."""
     found: dict[int, Path] = {}
     for path in sorted(trained.folder.parent.glob("*/state.json")):
-        state = json.loads(path.read_text())
+        try:
+            state = json.loads(path.read_text())
+        except ValueError:  # cut off by a crash
+            continue
         same = {**state["config"], "seed": 0} == {**trained.config, "seed": 0}
         if state["status"] == "FINISHED" and same and state["data_source"] == trained.data_source:
             found[state["config"]["seed"] % FOLDS] = path.parent
@@ -154,53 +157,62 @@ def worst_figure(
     return figures.image_grid(np.array(images), titles, columns=4)
 
 
+def intervals(claims: verification.Claims, name: str, seed: int, count: int) -> dict[str, float]:
+    """The EER of `claims` as metrics `name`, `name`_low and `name`_high."""
+    low, high = by_writers(claims, seed, count)
+    return {name: verification.pooled(claims), f"{name}_low": low, f"{name}_high": high}
+
+
+def all_folds(
+    trained: labkit.Run, load_fold: Callable[[int], labkit.Data], numbers: list[int]
+) -> dict[int, verification.Claims]:
+    """Claims of all writers by number of references, each tested by the fold that didn't train
+    on them; empty where a fold is missing."""
+    folds = folds_of(trained)
+    if len(folds) < FOLDS:
+        return {}
+    parts = {fold: load_fold(fold) for fold in folds}
+    return {
+        number: verification.joined([claims_of(folds[fold], parts[fold], number) for fold in folds])
+        for number in numbers
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Evaluate, print and log; return the metrics."""
     config = labkit.parse(Config, argv)
     trained = labkit.find_run(EXAMINES, config.run)
     smoke = config.smoke or trained.config["smoke"]
-    fold = trained.config["seed"] % FOLDS
     folder = config.data_dir or (trained.config["data_dir"] and Path(trained.config["data_dir"]))
-    data = load(config.data, smoke, fold, folder)
+
+    def load_fold(fold: int) -> labkit.Data:
+        return load(config.data, smoke, fold, folder)
+
+    data = load_fold(trained.config["seed"] % FOLDS)
     labkit.prepare(config.seed)
-    encoder = models.load_encoder(trained.folder)
-    thresholds = {
-        int(name.rpartition("_")[2]): value
-        for name, value in trained.metrics.items()
-        if name.startswith("threshold_")
-    }
+    names = [name for name in trained.metrics if name.startswith("threshold_")]
+    thresholds = {int(name.rpartition("_")[2]): trained.metrics[name] for name in names}
     most, count = max(thresholds), 20 if smoke else RESAMPLINGS
     with labkit.examination(__file__, config, trained, data.source) as run:
-        features = models.features_of(encoder, data.test.x)
+        features = models.features_of(models.load_encoder(trained.folder), data.test.x)
         metrics = verification.measure(features, data.test, thresholds)
         for number in thresholds:
             claims = verification.claims(features, data.test, number)
-            low, high = by_writers(claims, config.seed, count)
-            metrics |= {f"eer_{number}_low": low, f"eer_{number}_high": high}
+            metrics |= intervals(claims, f"eer_{number}", config.seed, count)
         hog = floors.gradient_histograms(data.test.x)
         curves = {
             f"{trained.config['method']}, {most} references": claims,
             "floor: gradient histograms": verification.claims(hog, data.test, most),
         }
-        folds = folds_of(trained)
-        if len(folds) == FOLDS:
-            parts = {each: load(config.data, smoke, each, folder) for each in folds}
-            for number in thresholds:
-                every = [claims_of(folds[each], parts[each], number) for each in folds]
-                together = verification.joined(every)
-                low, high = by_writers(together, config.seed, count)
-                metrics |= {
-                    f"all_writers_eer_{number}": verification.pooled(together),
-                    f"all_writers_eer_{number}_low": low, f"all_writers_eer_{number}_high": high,
-                }  # fmt: skip
+        for number, together in all_folds(trained, load_fold, list(thresholds)).items():
+            metrics |= intervals(together, f"all_writers_eer_{number}", config.seed, count)
             curves["all five folds, one threshold"] = together
         run.log_metrics(metrics)
         run.save_figure("det", det_figure(curves))
         run.save_figure("map", map_figure(features, data.test))
         run.save_figure("worst", worst_figure(features, data.test, claims, thresholds[most]))
-        for name in sorted(metrics):
-            if name.startswith("eer_") or name.startswith("all"):
-                print(f"{name}: {100 * metrics[name]:.1f} %")
+        for name in sorted(name for name in metrics if "eer_" in name):
+            print(f"{name}: {100 * metrics[name]:.1f} %")
         print(f"Figures: {run.folder}")
     return run.metrics
 

@@ -78,6 +78,26 @@ def compared_figure(
     return figure
 
 
+def answer_of(
+    config: Config, features: np.ndarray, calibration: dict[str, dict[str, float]], source: str
+) -> tuple[bool, str]:
+    """Whether the query is accepted, and the sentences that say so and how often that is wrong."""
+    count = len(features) - 1
+    usual = verification.own_distance(verification.distances(features[:-1], features[:-1]))
+    score = float(verification.distances(features[-1:], features[:-1]).mean() - usual)
+    number = max(int(key) for key in calibration if key.isdigit() and int(key) <= count)
+    rates = calibration[str(number)]
+    accepted = score <= rates["threshold"]
+    return accepted, (
+        f"{config.pictures[-1]}: {'accepted' if accepted else 'refused'}, score {score:.3f}, limit "
+        f"{rates['threshold']:.3f}\n"
+        f"On writers that were not trained on ({source}), this limit refused "
+        f"{100 * rates['frr']:.1f} % of genuine signatures and accepted {100 * rates['far']:.1f} % "
+        f"of skilled forgeries and {100 * rates['far_random']:.1f} % of other people's signatures, "
+        f"with {number} reference{'s' if number > 1 else ''}."
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Judge the query, print the answer and its grounds, write the picture."""
     config = labkit.parse(Config, argv)
@@ -87,33 +107,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     with np.load(trained.folder / "training_features.npz", allow_pickle=False) as file:
         known = file["features"].astype(np.float32)
     features = models.features_of(models.load_encoder(trained.folder), canvases)
-    count = len(canvases) - 1
-    usual = verification.own_distance(verification.distances(features[:-1], features[:-1]))
-    score = float(verification.distances(features[-1:], features[:-1]).mean() - usual)
-    numbers = [int(number) for number in calibration if number.isdigit()]
-    nearest = max(number for number in numbers if number <= count)
-    rates = calibration[str(nearest)]
-    accepted = score <= rates["threshold"]
-    answer = "accepted" if accepted else "refused"
-    print(f"{config.pictures[-1]}: {answer}, score {score:.3f}, limit {rates['threshold']:.3f}")
-    print(
-        f"On writers that were not trained on ({trained.data_source}), this limit refused "
-        f"{100 * rates['frr']:.1f} % of genuine signatures and accepted {100 * rates['far']:.1f} % "
-        f"of skilled forgeries and {100 * rates['far_random']:.1f} % of other people's signatures, "
-        f"with {nearest} reference{'s' if nearest > 1 else ''}."
-    )
-    for path, feature in zip(config.pictures, features, strict=True):
-        distance = verification.distances(feature[np.newaxis], known).min()
-        if distance > calibration["novelty"]["distance"]:
+    accepted, answer = answer_of(config, features, calibration, trained.data_source)
+    print(answer)
+    limit = calibration["novelty"]["distance"]
+    for path, distance in zip(
+        config.pictures, verification.distances(features, known).min(axis=1), strict=True
+    ):
+        if distance > limit:
             print(
                 f"note: {path} looks unlike what was trained on: {distance:.2f} from the nearest "
-                f"known signature, 99 % of others' are within "
-                f"{calibration['novelty']['distance']:.2f}. These error rates may not hold for it."
+                f"known signature, 99 % of others' are within {limit:.2f}. These error rates may "
+                "not hold for it."
             )
     names = [f"reference: {path.name}" for path in config.pictures[:-1]]
     names.append(f"query: {config.pictures[-1].name}")
-    title = f"{answer}: score {score:.3f}, limit {rates['threshold']:.3f}"
-    figure = compared_figure(canvases, names, features, title)
+    figure = compared_figure(canvases, names, features, answer.splitlines()[0])
     try:
         figures.save(figure, config.picture, trained.data_source)
     except (OSError, ValueError) as error:
