@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
+
+import labkit
+
+ndimage = labkit.lazy("scipy.ndimage")
 
 HEIGHT, WIDTH = 64, 128
 """Of the canvas, in pixels."""
