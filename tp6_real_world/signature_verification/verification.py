@@ -53,9 +53,14 @@ def joined(parts: Sequence[Claims]) -> Claims:
 
 
 def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Euclidean distances (n, m) between rows of `first` (n, d) and `second` (m, d)."""
+    """Euclidean distances (n, m) between rows of `first` (n, d) and `second` (m, d).
+
+    In float64 and rounded: error rates count who is before whom, and the last digits of float32
+    differ from one way of running a network to the next.
+    """
+    first, second = first.astype(np.float64), second.astype(np.float64)
     squares = (first**2).sum(axis=1)[:, np.newaxis] + (second**2).sum(axis=1)
-    return np.sqrt(np.maximum(squares - 2 * first @ second.T, 0))
+    return np.sqrt(np.maximum(squares - 2 * first @ second.T, 0)).round(5)
 
 
 def own_distance(table: np.ndarray) -> float:
