@@ -77,15 +77,17 @@ def claims_of(folder: Path, data: labkit.Data, references: int) -> verification.
 
 
 def folds_of(trained: labkit.Run) -> dict[int, Path]:
-    """Folders of the finished runs of the same settings, by the fold that they tested."""
+    """Folders of the finished runs of the same settings and code, by the fold they tested."""
     found: dict[int, Path] = {}
     for path in sorted(trained.folder.parent.glob("*/state.json")):
         try:
             state = json.loads(path.read_text())
         except ValueError:  # cut off by a crash
             continue
-        same = {**state["config"], "seed": 0} == {**trained.config, "seed": 0}
-        if state["status"] == "FINISHED" and same and state["data_source"] == trained.data_source:
+        same = {**state["config"], "seed": 0} == {**trained.config, "seed": 0} and all(
+            state[name] == trained.state[name] for name in ("data_source", "commit")
+        )
+        if same and state["status"] == "FINISHED":
             found[state["config"]["seed"] % FOLDS] = path.parent
     return found
 
