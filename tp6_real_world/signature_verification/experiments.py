@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from labkit import results
-from labkit.experiments import Column, Experiment, Gate, Row, spread, table_of
+from labkit.experiments import Column, Experiment, Gate, Row, machines, spread
 
 TRAIN = "tp6_real_world.signature_verification.train"
 EXAMINE = "tp6_real_world.signature_verification.evaluate"
 FOLDS = (0, 1, 2, 3, 4)
 """Seeds that are folds: each writer is tested once."""
+REFERENCES = (1, 5, 10)
+FLOORS = ("pixels", "gradient_histograms")
 HOG = "floor_gradient_histograms"
 
 EXPERIMENTS = (
@@ -58,6 +60,15 @@ def there(labels: dict[str, str]) -> list[Row]:
     return [row for row in rows(labels) if results.exists(row.file)]
 
 
+def floor_cells(content: dict, name: str, columns: list[Column]) -> list[str]:
+    """A floor in each column's metric."""
+    values = (content["floors"].get(f"{name}_{column.metric}") for column in columns)
+    return [
+        "" if value is None else f"{column.factor * value:.{column.digits}f}"
+        for column, value in zip(columns, values, strict=True)
+    ]
+
+
 def errors() -> str:
     """Equal error rates of both methods and the floors, in percent, mean over folds."""
     columns = [
@@ -70,7 +81,16 @@ def errors() -> str:
         Column("seconds", "train_seconds", digits=0),
     ]
     found = there(METHODS)
-    return table_of(found, columns, "EER %", main="eer_10", floors_from=found[:1])
+    contents = [results.read(row.file) for row in found]
+    lines = [
+        [f"floor: {name.replace('_', ' ')}", *floor_cells(content, name, columns)]
+        for content in contents[:1]
+        for name in FLOORS
+    ]
+    for row in found:
+        lines.append([row.label, *(column.cell(row.summary(column.metric)) for column in columns)])
+    text = results.markdown_table(["EER %", *(column.heading for column in columns)], lines)
+    return f"{text}\n{machines(contents)}\n" if contents else text
 
 
 def folds() -> str:
@@ -91,28 +111,31 @@ def folds() -> str:
 
 def thresholds() -> str:
     """Error rates at the thresholds that validation writers chose, and the intervals."""
-    columns = [
-        Column("genuine refused %", "frr_{}", 100, 1),
-        Column("skilled accepted %", "far_{}", 100, 1),
-        Column("random accepted %", "far_random_{}", 100, 1),
-    ]
     lines = []
-    for row in there(METHODS):
-        metrics = results.read(row.file)["metrics"]
-        for number in (1, 5, 10):
-            cells = [c.cell(metrics[c.metric.format(number)]) for c in columns]
-            pooled = metrics.get(f"all_writers_eer_{number}")
-            if pooled:
-                low, high = (
-                    100 * metrics[f"all_writers_eer_{number}_{end}"]["mean"]
-                    for end in ("low", "high")
-                )
-                cells.append(f"{100 * pooled['mean']:.1f} [{low:.1f}, {high:.1f}]")
+    found = there(METHODS)
+    for number in REFERENCES:
+        columns = [
+            Column("genuine refused %", f"frr_{number}", 100, 1),
+            Column("skilled accepted %", f"far_{number}", 100, 1),
+            Column("random accepted %", f"far_random_{number}", 100, 1),
+        ]
+        for row in found[:1]:
+            cells = floor_cells(results.read(row.file), FLOORS[-1], columns)
+            lines.append([f"floor: {FLOORS[-1].replace('_', ' ')}", str(number), *cells, ""])
+        for row in found:
+            metrics = results.read(row.file)["metrics"]
+            cells = [column.cell(metrics[column.metric]) for column in columns]
+            name = f"all_writers_eer_{number}"
+            pooled, low, high = (
+                100 * metrics[key]["mean"] for key in (name, f"{name}_low", f"{name}_high")
+            )
+            cells.append(f"{pooled:.1f} [{low:.1f}, {high:.1f}]")
             lines.append([row.label, str(number), *cells])
-    heading = ["", "references", *(column.heading for column in columns)]
     return results.markdown_table(
-        [*heading, "EER %, all 55 writers, one threshold [drawing writers]"], lines
-    )
+        ["", "references", "genuine refused %", "skilled accepted %", "random accepted %",
+         "EER %, all 55 writers, one threshold"],
+        lines,
+    )  # fmt: skip
 
 
 def ablations() -> str:
