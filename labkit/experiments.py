@@ -23,7 +23,7 @@ class Gate:
     """The most that it may be: above, it is too good to be true."""
     above: tuple[str, ...] = ()
     """Floors (`floor_<name>`) or metrics that every seed must be above; `file:metric` of another
-    results file."""
+    results file. Where each seed has a floor of its own, it is held to that."""
     below: tuple[str, ...] = ()
     """Those that every seed must be below: for errors."""
 

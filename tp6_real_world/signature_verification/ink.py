@@ -23,7 +23,7 @@ INKED = 72
 """Of 255, from which a scaled pixel is ink: half-inked ones would tell by how much a picture was
 scaled down, and thereby its size on paper."""
 SPECK = 0.002
-"""Connected ink below this share of all ink is dust, unless it is larger than a dot of the pen."""
+"""Connected ink below this share of all ink is dust."""
 LEAST_CONTRAST = 0.15
 """Between the mean of ink and of paper, of 0..1: a blank page's noise has less."""
 TOUCHING = np.ones((3, 3))
