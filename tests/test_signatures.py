@@ -283,6 +283,13 @@ def test_a_writer_with_too_few_signatures_makes_no_claims():
     assert len(verification.claims(features, part, 6).score)
 
 
+def test_more_references_than_anybody_has_give_no_figures():
+    features, part = made_up_part()
+    found = verification.measure(features, part, {3: 0.1, 20: 0.1})
+    assert "eer_3" in found
+    assert not any("20" in name for name in found)
+
+
 def test_intervals_draw_writers_not_signatures():
     features, part = made_up_part()
     found = verification.claims(features, part, 3)
@@ -383,9 +390,14 @@ def test_a_picture_under_two_names_is_named(tmp_path):
             lambda root: Image.new("L", (50, 50), 255).save(root / "writer_1/genuine/x.png"),
             "x.png: it is blank",
         ),
+        (lambda root: shutil.rmtree(root / "writer_2/forged"), "writer_2 has 0 forged"),
+        (
+            lambda root: [f.unlink() for f in sorted((root / "writer_3/genuine").iterdir())[1:]],
+            "writer_3 has 1 genuine signatures, 2 or more",
+        ),
         (lambda root: [shutil.rmtree(each) for each in root.iterdir()], "neither"),
     ],
-    ids=["few writers", "no picture", "blank", "empty"],
+    ids=["few writers", "no picture", "blank", "no forgery", "one genuine", "empty"],
 )
 def test_a_folder_that_will_not_do_says_why(spoil, message, tmp_path):
     write_folders(tmp_path, writers=5)

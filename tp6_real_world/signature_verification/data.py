@@ -40,6 +40,8 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 MOST_PIXELS = 50_000_000
 """Of a picture, before it is decoded: a few kilobytes can unpack to gigabytes."""
 CEDAR_WRITERS, CEDAR_EACH = 55, 24
+LEAST_GENUINE, LEAST_FORGED = 2, 1
+"""Of each writer: a reference and a query, and something to tell from them."""
 EACH_FORGER = 8
 """CEDAR's forgeries of a writer are numbered by forger, eight of each of three."""
 
@@ -94,8 +96,9 @@ def split(writers: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray, np.nd
 def read(root: Path) -> tuple[Signatures, str]:
     """All signatures below `root`, and the SHA-256 of all files in order.
 
-    Raises `DataError` for a folder in neither layout, fewer than five writers, a picture that can't
-    be read or has no ink, and for one picture under two names, naming both.
+    Raises `DataError` for a folder in neither layout, fewer than five writers, a writer with too
+    few signatures, a picture that can't be read or has no ink, and for one picture under two names,
+    naming both.
     """
     found = in_cedars_layout(root) or in_folders(root)
     if not found:
@@ -116,6 +119,16 @@ def read(root: Path) -> tuple[Signatures, str]:
         [(names[w], hand, grey) for _, w, hand, grey in pictures],
         [str(path) for path, *_ in pictures],
     )
+    for name, index in names.items():
+        of_hands = signatures.y[signatures.writers == index]
+        for kind, count, least in (
+            ("genuine", int((of_hands == 0).sum()), LEAST_GENUINE),
+            ("forged", int((of_hands == 1).sum()), LEAST_FORGED),
+        ):
+            if count < least:
+                raise DataError(
+                    f"{root}: writer {name} has {count} {kind} signatures, {least} or more needed"
+                )
     if root.name == ORIGIN.files[0] and len(pictures) != 2 * CEDAR_WRITERS * CEDAR_EACH:
         print(
             f"note: {root} holds {len(names)} writers and {len(pictures)} pictures; "

@@ -194,10 +194,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     labkit.prepare(config.seed)
     names = [name for name in trained.metrics if name.startswith("threshold_")]
     thresholds = {int(name.rpartition("_")[2]): trained.metrics[name] for name in names}
-    most, count = max(thresholds), 20 if smoke else RESAMPLINGS
+    count = 20 if smoke else RESAMPLINGS
     with labkit.examination(__file__, config, trained, data.source) as run:
         features = models.features_of(models.load_encoder(trained.folder), data.test.x)
         metrics = verification.measure(features, data.test, thresholds)
+        thresholds = {n: value for n, value in thresholds.items() if f"eer_{n}" in metrics}
+        most = max(thresholds)
         for number in thresholds:
             claims = verification.claims(features, data.test, number)
             metrics |= intervals(claims, f"eer_{number}", config.seed, count)

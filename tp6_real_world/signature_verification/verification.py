@@ -100,7 +100,8 @@ def claims(
                 scores = table[np.ix_(rows, known)].mean(axis=1) - usual
                 found += [(score, kind, writer, draw, row)
                           for score, row in zip(scores, rows, strict=True)]  # fmt: skip
-    return Claims(*map(np.array, zip(*found, strict=True)))
+    columns = zip(*found, strict=True) if found else [()] * 5
+    return Claims(*map(np.array, columns))
 
 
 # --- Error rates ---------------------------------------------------------------------------------
@@ -179,6 +180,8 @@ def measure(features: np.ndarray, part: Signatures, thresholds: dict[int, float]
     found = {}
     for number, threshold in thresholds.items():
         scored = claims(features, part, number)
+        if not len(scored.score):  # nobody here has so many genuine signatures
+            continue
         rates = rates_at(scored, threshold)
         found |= {f"{name}_{number}": rate for name, rate in rates.items()}
         found |= {

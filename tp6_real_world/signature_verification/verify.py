@@ -109,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     features = models.features_of(models.load_encoder(trained.folder), canvases)
     accepted, answer = answer_of(config, features, calibration, trained.data_source)
     print(answer)
+    if not trained.data_source.startswith("real"):
+        print("note: this network was trained on generated strokes: it knows no real signature.")
     limit = calibration["novelty"]["distance"]
     for path, distance in zip(
         config.pictures, verification.distances(features, known).min(axis=1), strict=True
