@@ -222,7 +222,7 @@ def read_patient(folder: Path, digest: Any) -> tuple[np.ndarray, np.ndarray]:
     naming a file that has no partner, another shape than that, or can't be read.
     """
     found = {path.stem: path for path in entries(folder) if path.suffix.lower() in ENDINGS}
-    slices = sorted((stem for stem in found if not stem.endswith("_mask")), key=_slice_number)
+    slices = sorted((stem for stem in found if not stem.endswith("_mask")), key=slice_number)
     for stem in (name for name in found if name.endswith("_mask")):
         if stem.removesuffix("_mask") not in slices:
             raise DataError(f"{found[stem]}: there is no slice {stem[:-5]} beside it")
@@ -232,7 +232,10 @@ def read_patient(folder: Path, digest: Any) -> tuple[np.ndarray, np.ndarray]:
     for stem in slices:
         if f"{stem}_mask" not in found:
             raise DataError(f"{found[stem]}: there is no {stem}_mask beside it")
-        image, mask = _read(found[stem], "RGB", digest), _read(found[f"{stem}_mask"], "L", digest)
+        image, mask = (
+            read_image(found[stem], "RGB", digest),
+            read_image(found[f"{stem}_mask"], "L", digest),
+        )
         if mask.size != image.size:
             raise DataError(f"{found[f'{stem}_mask']}: {mask.size} pixels, its slice {image.size}")
         least = 127 if found[f"{stem}_mask"].suffix.lower() == ".jpg" else 0  # JPEG blurs edges
@@ -257,16 +260,19 @@ def normalise(volume: np.ndarray) -> np.ndarray:
     return np.clip((volume - mean) / max(deviation, 1e-3), -5, 5)
 
 
-def _slice_number(stem: str) -> int:
-    """12 of `<patient>_12`. Raises `DataError` for a name without it."""
+def slice_number(stem: str) -> int:
+    """12 of `<patient>_12`; `DataError` without it. Usage: `sorted(stems, key=slice_number)`."""
     number = stem.rpartition("_")[-1]
     if not number.isdecimal():
         raise DataError(f"{stem}: not named <patient>_<slice>")
     return int(number)
 
 
-def _read(path: Path, mode: str, digest: Any) -> Image.Image:
-    """A square image. Raises `DataError` naming one that is damaged, or not square."""
+def read_image(path: Path, mode: str, digest: Any) -> Image.Image:
+    """A square image, its bytes added to `digest`. Usage: `read_image(path, "RGB", sha256)`.
+
+    Raises `DataError` naming one that is damaged, or not square.
+    """
     try:
         digest.update(path.read_bytes())
         with Image.open(path) as image:

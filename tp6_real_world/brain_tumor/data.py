@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 import labkit
 from labkit import lgg
@@ -177,15 +177,15 @@ def read_lgg_patient(folder: Path, size: int, digest: Any) -> Patient:
     """
     found = {path.stem: path for path in entries(folder) if path.suffix.lower() in lgg.ENDINGS}
     masks = {stem for stem in found if stem.endswith("_mask")}
-    slices = sorted(set(found) - masks, key=_slice_number)
+    slices = sorted(set(found) - masks, key=lgg.slice_number)
     if not slices:
         raise DataError(f"{folder}: no slices")
     if lonely := {f"{stem}_mask" for stem in slices} ^ masks:
         raise DataError(f"{folder}: {min(lonely)} or its slice is missing")
     images, truth = [], []
     for stem in slices:
-        image = _read(found[stem], "RGB", digest)
-        mask = _read(path := found[f"{stem}_mask"], "L", digest)
+        image = lgg.read_image(found[stem], "RGB", digest)
+        mask = lgg.read_image(path := found[f"{stem}_mask"], "L", digest)
         if mask.size != image.size:
             raise DataError(f"{path}: {mask.size} pixels, its slice {image.size}")
         least = 127 if path.suffix.lower() == ".jpg" else 0  # JPEG blurs edges
@@ -193,27 +193,6 @@ def read_lgg_patient(folder: Path, size: int, digest: Any) -> Patient:
         images.append(np.asarray(image.resize((size, size), Image.Resampling.BOX)))
         truth.append(np.asarray(mask.resize((size, size), Image.Resampling.BOX)) > 127)
     return Patient(folder.name, np.stack(images), np.stack(truth))
-
-
-def _slice_number(stem: str) -> int:
-    """12 of `<patient>_12`. Raises `DataError` for a name without it."""
-    number = stem.rpartition("_")[-1]
-    if not number.isdecimal():
-        raise DataError(f"{stem}: not named <patient>_<slice>")
-    return int(number)
-
-
-def _read(path: Path, mode: str, digest: Any) -> Image.Image:
-    """A square image. Raises `DataError` naming one that is damaged, or not square."""
-    try:
-        digest.update(path.read_bytes())
-        with Image.open(path) as image:
-            read = image.convert(mode)
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise DataError(f"{path}: truncated or unreadable ({error})") from error
-    if read.width != read.height:
-        raise DataError(f"{path}: {read.width}x{read.height} pixels; slices are square")
-    return read
 
 
 # --- Decathlon -----------------------------------------------------------------------------------

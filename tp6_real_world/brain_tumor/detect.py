@@ -171,10 +171,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     print(CAVEAT)
     if not trained.data_source.startswith("real"):
         print("This network was trained on generated phantoms: it knows no real brain.")
-    return {
-        str(path): detect(trained, model, path, slices, config.out)
-        for path, slices in found.items()
-    }
+    try:
+        return {
+            str(path): detect(trained, model, path, slices, config.out)
+            for path, slices in found.items()
+        }
+    except OSError as error:
+        fail(f"--out {config.out} can't be written: {error}")
 
 
 if __name__ == "__main__":
