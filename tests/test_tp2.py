@@ -343,7 +343,7 @@ def test_the_gap_is_training_minus_validation():
     ]  # fmt: skip
     found = regularization.conclusions(several[2:], several[:2], sweep)
     assert found[0].startswith("Verdict: validation accuracy is measurably higher than without")
-    assert found[0].endswith("the gap is measurably smaller for none.")
+    assert found[0].endswith("the gap is measurably smaller for no method.")
     assert found[1].endswith("l2 (l2 0.1, dropout 0.5, at an end of its grid).")
     equal = "l2 and none differ in gap by -5.00 points in every seed alike: without a spread"
     assert f"{equal} no test is possible." in found
@@ -425,13 +425,13 @@ def test_speed_is_compared_only_where_every_training_arrived():
     metric = "epochs_to_97.5"
     group = placed(metric, {"handout_none": [4, 5, 6], "handout_after": [2, 3, 3.9]})
     found = batchnorm_report.conclusions({"after": 0.001}, 0.001, {"handout": group}, [], {})
-    assert "In epochs: handout_after sooner. In seconds: none (paired t-test" in found[0]
+    assert "In epochs: handout_after sooner. In seconds: nobody (paired t-test" in found[0]
     assert found[1].endswith("The hand-out's rate on another split: best_after.")
     assert any("handout_after is below handout_none in epochs to 97.5 %" in each for each in found)
     group[0].metrics.clear()  # one never arrived: how much later, nobody knows
     assert batchnorm_report.compared({"handout": group}) == {}
     told = batchnorm_report.conclusions({"after": 0.01}, 0.001, {"handout": group}, [], {})[0]
-    assert "In epochs: none. In seconds: none" in told
+    assert "In epochs: nobody. In seconds: nobody" in told
 
 
 def test_the_first_epoch_at_the_target_counts():

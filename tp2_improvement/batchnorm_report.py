@@ -112,7 +112,7 @@ def conclusions(
             for pair in of
             if pair.distinguishable
         ]
-        return ", ".join(apart) or "none"
+        return ", ".join(apart) or "nobody"
 
     listed = ", ".join(f"{name} {rate:g}" for name, rate in best.items())
     same = ", ".join(f"best_{name}" for name, rate in best.items() if rate == handout_rate)

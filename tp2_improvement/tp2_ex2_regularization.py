@@ -205,7 +205,7 @@ def conclusions(
             for pair in pairs[what]
             if pair.distinguishable and (pair.difference > 0) == above
         ]
-        return ", ".join(names) or "none"
+        return ", ".join(names) or "no method"
 
     edges = comparison.at_an_edge(sweep)
     strengths = [
